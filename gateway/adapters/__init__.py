@@ -1,0 +1,1 @@
+"""The ports' real sides: sockets, files, clocks."""

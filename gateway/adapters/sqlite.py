@@ -1,0 +1,189 @@
+"""Keys, tenants and ledger in one SQLite file: the default store of a single machine.
+
+Keys are 256 random bits, so their SHA-256 can be kept and looked up without salt or stretching; the key itself is shown once,
+at creation, and is nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import astuple, dataclass, fields
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from gateway.ports import Clock, Entry, Principal
+
+KEY_PREFIX = "dm-"
+_COLUMNS = ", ".join(field.name for field in fields(Entry))
+_PLACES = ", ".join("?" for _ in fields(Entry))
+
+
+class StoreUnusable(Exception):
+    """The file cannot be used; the message says why and what to do."""
+
+
+class UnknownKey(Exception):
+    """There is no such key, or it is revoked already."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """A key as lists show it: everything but the secret."""
+
+    id: str
+    tenant: str
+    project: str
+    models: tuple[str, ...] | None
+    created_at: float
+    revoked_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """Sums over ledger entries of one tenant, key and model."""
+
+    tenant: str
+    project: str
+    key_id: str
+    model: str
+    calls: int
+    completed: int
+    aborted: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def hash_of(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the store, making it on first use. Raises StoreUnusable."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.executescript(resources.files("gateway.adapters").joinpath("schema.sql").read_text())
+    except (OSError, sqlite3.Error) as problem:
+        raise StoreUnusable(
+            f"The store {path} cannot be used ({problem}). Set state_dir to a folder that can be written."
+        ) from problem
+    return connection
+
+
+class SqliteTenants:
+    """Keys by their hash. A found key is believed for `fresh_s` seconds, which bounds how long a revoked one still works."""
+
+    def __init__(self, connection: sqlite3.Connection, clock: Clock, *, fresh_s: float = 1.0) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._fresh_s = fresh_s
+        self._found: dict[bytes, tuple[float, Principal]] = {}
+
+    async def principal(self, secret: str) -> Principal | None:
+        digest = hash_of(secret)
+        now = self._clock.monotonic()
+        found = self._found.get(digest)
+        if found is not None and now < found[0]:
+            return found[1]
+        principal = self._read(digest)
+        if principal is None:
+            self._found.pop(digest, None)
+        else:
+            self._found[digest] = (now + self._fresh_s, principal)
+        return principal
+
+    def _read(self, digest: bytes) -> Principal | None:
+        row = self._connection.execute(
+            "SELECT keys.hash, keys.id, keys.tenant, keys.project, tenants.tier, keys.models FROM keys"
+            " JOIN tenants ON tenants.name = keys.tenant WHERE keys.hash = ? AND keys.revoked_at IS NULL",
+            (digest,),
+        ).fetchone()
+        if row is None or not hmac.compare_digest(row[0], digest):
+            return None
+        models = None if row[5] is None else frozenset(msgspec.json.decode(row[5], type=list[str]))
+        return Principal(key_id=row[1], tenant=row[2], project=row[3], tier=row[4], models=models)
+
+
+def create_key(
+    connection: sqlite3.Connection, clock: Clock, *, tenant: str, project: str, models: Sequence[str] | None = None
+) -> tuple[str, KeyInfo]:
+    """Make a key, and its tenant if that is new. Returns the secret, which cannot be had again, and the key's listing."""
+    secret = KEY_PREFIX + secrets.token_urlsafe(32)
+    info = KeyInfo(
+        id="key_" + secrets.token_hex(6),
+        tenant=tenant,
+        project=project,
+        models=None if models is None else tuple(models),
+        created_at=clock.time(),
+        revoked_at=None,
+    )
+    with closing(connection.cursor()) as cursor:
+        cursor.execute("BEGIN IMMEDIATE")
+        cursor.execute("INSERT OR IGNORE INTO tenants (name, created_at) VALUES (?, ?)", (tenant, info.created_at))
+        cursor.execute(
+            "INSERT INTO keys (id, hash, tenant, project, models, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                info.id,
+                hash_of(secret),
+                tenant,
+                project,
+                None if models is None else msgspec.json.encode(list(models)).decode(),
+                info.created_at,
+            ),
+        )
+        cursor.execute("COMMIT")
+    return secret, info
+
+
+def list_keys(connection: sqlite3.Connection) -> list[KeyInfo]:
+    rows = connection.execute("SELECT id, tenant, project, models, created_at, revoked_at FROM keys ORDER BY created_at, id")
+    return [
+        KeyInfo(row[0], row[1], row[2], None if row[3] is None else tuple(msgspec.json.decode(row[3])), row[4], row[5])
+        for row in rows
+    ]
+
+
+def revoke_key(connection: sqlite3.Connection, clock: Clock, key_id: str) -> None:
+    """Raises UnknownKey."""
+    changed = connection.execute(
+        "UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (clock.time(), key_id)
+    ).rowcount
+    if not changed:
+        raise UnknownKey(f"There is no key {key_id} that could be revoked. 'daemun keys list' shows all of them.")
+
+
+def write_entries(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
+    """All or none of them. An entry that is there already stays as it is."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute("BEGIN IMMEDIATE")
+        cursor.executemany(
+            f"INSERT OR IGNORE INTO ledger ({_COLUMNS}) VALUES ({_PLACES})",  # noqa: S608 (names of our own fields)
+            (astuple(entry) for entry in entries),
+        )
+        cursor.execute("COMMIT")
+
+
+def read_entries(connection: sqlite3.Connection, *, last: int) -> list[Entry]:
+    """The newest `last` entries, newest first."""
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM ledger ORDER BY started_at DESC LIMIT ?", (last,))  # noqa: S608
+    return [Entry(*row) for row in rows]
+
+
+def sum_usage(connection: sqlite3.Connection, *, since: float) -> list[UsageRow]:
+    rows = connection.execute(
+        "SELECT tenant, project, key_id, model, count(*), sum(outcome = 'completed'), sum(outcome = 'aborted'),"
+        " sum(prompt_tokens), sum(completion_tokens) FROM ledger WHERE started_at >= ?"
+        " GROUP BY tenant, project, key_id, model ORDER BY tenant, project, key_id, model",
+        (since,),
+    )
+    return [UsageRow(*row) for row in rows]

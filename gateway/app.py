@@ -1,0 +1,121 @@
+"""create_app: the only place that wires the gateway's parts together."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from gateway.adapters import sqlite
+from gateway.adapters.aiohttp_upstream import AiohttpUpstream, Timeouts
+from gateway.adapters.asyncio_gate import AsyncioGate
+from gateway.adapters.journal import JournaledLedger
+from gateway.adapters.open_limits import OpenLimits
+from gateway.adapters.probed_fleet import Discovery, ProbedFleet
+from gateway.adapters.ray_discovery import RayDiscovery
+from gateway.adapters.sqlite import SqliteTenants
+from gateway.adapters.static_discovery import StaticDiscovery
+from gateway.adapters.system_clock import SystemClock
+from gateway.errors import CallError, MethodNotAllowed, NotFound
+from gateway.middleware.body_limit import BodyLimit
+from gateway.middleware.edge import Edge
+from gateway.middleware.request_id import RequestId
+from gateway.pipeline import Pipeline
+from gateway.policy.admission import Patience
+from gateway.ports import Entry, Ports
+from gateway.protocol.language import preferred
+from gateway.routes import health, models
+from gateway.routes.inference import InferenceEndpoint
+from gateway.settings import GatewaySettings, RayFleet, StaticFleet
+
+INFERENCE_PATHS = ("/v1/chat/completions", "/v1/completions")
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+RAY_TOKEN = "ray-token"  # noqa: S105 (the name of a file in state_dir)
+
+
+def store_path(state_dir: Path) -> Path:
+    return state_dir / "daemun.sqlite3"
+
+
+def create_app(settings: GatewaySettings, state_dir: Path) -> FastAPI:
+    """The gateway. Its files are in `state_dir`; its sockets and threads live as long as the app's lifespan.
+
+    Raises gateway.adapters.sqlite.StoreUnusable before anything is started.
+    """
+    connection = sqlite.connect(store_path(state_dir))
+    clock = SystemClock()
+    queue = settings.queue
+    gate = AsyncioGate(Patience(queue.most_waiting, queue.patience_s, queue.cold_patience_s), clock)
+    fleet = ProbedFleet(
+        [_discovery(fleet, state_dir) for fleet in settings.fleets],
+        look_s=settings.look_s,
+        probe_timeout_s=settings.probe_timeout_s,
+    )
+    fleet.on_change(lambda model: gate.resize(model, len(fleet.ready(model)) * queue.places_per_replica))
+    timeouts = settings.timeouts
+    upstream = AiohttpUpstream(Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.between_chunks_s))
+    ledger = JournaledLedger(state_dir / "journal", partial(_write_entries, store_path(state_dir)), retry_on=sqlite3.Error)
+    ports = Ports(clock, SqliteTenants(connection, clock), OpenLimits(), gate, fleet, upstream, ledger)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as running:
+            running.enter_context(closing(connection))
+            running.enter_context(ledger)
+            await running.enter_async_context(upstream)
+            await running.enter_async_context(fleet)
+            yield
+
+    return assemble(ports, settings, lifespan)
+
+
+def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None = None) -> FastAPI:
+    """The app over given ports; tests hand in fakes here."""
+    pipeline = Pipeline(ports)
+    app = FastAPI(title="daemun", version=version("daemun"), lifespan=lifespan)
+    inference = InferenceEndpoint(pipeline)
+    for path in INFERENCE_PATHS:
+        app.router.routes.append(Route(path, inference, methods=["POST"]))
+    app.include_router(models.router(pipeline))
+    app.include_router(health.router(ports.fleet))
+    app.add_exception_handler(CallError, _answer_call_error)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
+    app.add_middleware(Edge)
+    app.add_middleware(RequestId)
+    return app
+
+
+def _discovery(fleet: RayFleet | StaticFleet, state_dir: Path) -> Discovery:
+    if isinstance(fleet, RayFleet):
+        default = state_dir / RAY_TOKEN
+        return RayDiscovery(fleet.url, fleet.token_file or (default if default.exists() else None))
+    return StaticDiscovery(fleet.urls, fleet.models)
+
+
+def _write_entries(path: Path, entries: Sequence[Entry]) -> None:
+    """In the ledger's own thread, with a connection of its own."""
+    with closing(sqlite.connect(path)) as connection:
+        sqlite.write_entries(connection, entries)
+
+
+async def _answer_call_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, CallError):
+        raise TypeError(f"not a CallError: {error!r}")
+    headers = {name.decode(): value.decode() for name, value in error.headers()}
+    body = error.body(preferred(request.headers.get("accept-language", "")))
+    return Response(body, error.status, headers, "application/json")
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    """What FastAPI says of an address or a method that it does not know, in OpenAI's shape."""
+    if getattr(error, "status_code", 404) == 405:
+        return await _answer_call_error(request, MethodNotAllowed(path=request.url.path, method=request.method))
+    return await _answer_call_error(request, NotFound(path=request.url.path))

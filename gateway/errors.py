@@ -1,0 +1,204 @@
+"""What can go wrong with a call, and the one mapping to what the client reads.
+
+    CallError
+    ├── InvalidRequest             400  invalid_request
+    │   ├── MalformedJson               the body is no JSON object
+    │   ├── InvalidField                a field has the wrong type
+    │   └── EngineRefused               the engine looked at it and said no
+    ├── InvalidApiKey              401  invalid_api_key
+    ├── ModelNotAllowed            403  model_not_allowed
+    ├── ModelNotFound              404  model_not_found
+    ├── RequestTooLarge            413  request_too_large
+    ├── Busy                       503  with Retry-After
+    │   ├── ServerOverloaded            server_overloaded: rejected before the queue
+    │   └── QueueTimeout                queue_timeout: evicted from it
+    ├── NotFound, MethodNotAllowed 404, 405  not_found, method_not_allowed: no such address
+    ├── InternalError              500  internal_error: a fault of ours
+    └── UpstreamError
+        ├── UpstreamUnreachable    502  upstream_unreachable
+        ├── UpstreamFailed         502  upstream_failed: it answered, with an error of its own
+        └── UpstreamTimeout        504  upstream_timeout
+
+Bodies have OpenAI's shape. Messages say what to do, in English or Korean.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import msgspec
+
+Language = Literal["en", "ko"]
+
+
+class CallError(Exception):
+    """Base of all of them. The fields given are put into the message templates."""
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    type: ClassVar[str]
+    messages: ClassVar[dict[Language, str]]
+
+    def __init__(self, *, param: str | None = None, retry_after_s: float | None = None, **fields: object) -> None:
+        self.param = param
+        self.retry_after_s = retry_after_s
+        self.fields = fields
+        super().__init__(self.message("en"))
+
+    def message(self, language: Language) -> str:
+        return self.messages[language].format(param=self.param, retry_after_s=self.whole_retry_after_s, **self.fields)
+
+    @property
+    def whole_retry_after_s(self) -> int | None:
+        """Seconds for `Retry-After`, which knows whole ones only (RFC 9110, 10.2.3): rounded up, at least 1."""
+        return None if self.retry_after_s is None else max(1, math.ceil(self.retry_after_s))
+
+    def body(self, language: Language) -> bytes:
+        return msgspec.json.encode(
+            {"error": {"message": self.message(language), "type": self.type, "param": self.param, "code": self.code}}
+        )
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        seconds = self.whole_retry_after_s
+        return [] if seconds is None else [(b"retry-after", str(seconds).encode())]
+
+
+class InvalidRequest(CallError):
+    status, code, type = 400, "invalid_request", "invalid_request_error"
+    messages: ClassVar[dict[Language, str]] = {"en": "{detail}", "ko": "{detail}"}
+
+
+class MalformedJson(InvalidRequest):
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The request body is not a JSON object ({detail}). Send one with Content-Type: application/json.",
+        "ko": "요청 본문이 JSON 객체가 아닙니다({detail}). Content-Type: application/json으로 JSON 객체를 보내 주세요.",
+    }
+
+
+class InvalidField(InvalidRequest):
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "'{param}' is not valid: {detail}. Correct it and send the request again.",
+        "ko": "'{param}' 값이 올바르지 않습니다: {detail}. 고쳐서 다시 보내 주세요.",
+    }
+
+
+class EngineRefused(InvalidRequest):
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The model cannot take this request: {detail}",
+        "ko": "모델이 이 요청을 받을 수 없습니다: {detail}",
+    }
+
+
+class InvalidApiKey(CallError):
+    status, code, type = 401, "invalid_api_key", "authentication_error"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "No valid API key: send 'Authorization: Bearer KEY'. Your operator makes one with 'daemun keys create'.",
+        "ko": "유효한 API 키가 없습니다. 'Authorization: Bearer 키'를 보내 주세요. 운영자가 'daemun keys create'로 만듭니다.",
+    }
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [(b"www-authenticate", b"Bearer")]
+
+
+class ModelNotAllowed(CallError):
+    status, code, type = 403, "model_not_allowed", "permission_error"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "This key may not use the model '{model}'. Models it may use: {models}.",
+        "ko": "이 키로는 '{model}' 모델을 쓸 수 없습니다. 쓸 수 있는 모델: {models}.",
+    }
+
+
+class ModelNotFound(CallError):
+    status, code, type = 404, "model_not_found", "not_found_error"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "There is no model '{model}' here. Models this key may use: {models}.",
+        "ko": "'{model}' 모델이 없습니다. 이 키로 쓸 수 있는 모델: {models}.",
+    }
+
+
+class RequestTooLarge(CallError):
+    status, code, type = 413, "request_too_large", "invalid_request_error"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The request body is larger than {limit_bytes} bytes. Send less, or ask the operator for gateway.max_body_bytes.",
+        "ko": "요청 본문이 {limit_bytes}바이트를 넘습니다. 줄여서 보내거나 운영자에게 gateway.max_body_bytes를 문의해 주세요.",
+    }
+
+
+class Busy(CallError):
+    """We are full; the fault is ours. `retry_after_s` is computed, never a constant."""
+
+    status, type = 503, "overloaded_error"
+
+    def __init__(self, *, retry_after_s: float, param: str | None = None, **fields: object) -> None:
+        super().__init__(param=param, retry_after_s=retry_after_s, **fields)
+
+
+class ServerOverloaded(Busy):
+    code = "server_overloaded"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "All places for '{model}' are taken and its queue is full. Try again in {retry_after_s} s.",
+        "ko": "'{model}'의 자리가 모두 찼고 대기열도 가득 찼습니다. {retry_after_s}초 뒤에 다시 시도해 주세요.",
+    }
+
+
+class QueueTimeout(Busy):
+    code = "queue_timeout"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "No place for '{model}' came free in {waited_s:.0f} s of waiting. Try again in {retry_after_s} s.",
+        "ko": "{waited_s:.0f}초를 기다렸지만 '{model}'의 자리가 나지 않았습니다. {retry_after_s}초 뒤에 다시 시도해 주세요.",
+    }
+
+
+class NotFound(CallError):
+    status, code, type = 404, "not_found", "not_found_error"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "There is nothing at {path}. The API is under /v1; /docs lists all of it.",
+        "ko": "{path}에는 아무것도 없습니다. API는 /v1 아래에 있고, 전체 목록은 /docs에 있습니다.",
+    }
+
+
+class MethodNotAllowed(CallError):
+    status, code, type = 405, "method_not_allowed", "invalid_request_error"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "{path} does not take {method}. /docs lists what it takes.",
+        "ko": "{path}는 {method} 요청을 받지 않습니다. 받는 방식은 /docs에 있습니다.",
+    }
+
+
+class InternalError(CallError):
+    status, code, type = 500, "internal_error", "server_error"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The gateway failed; your request is fine. Send it again, and if this stays, tell the operator {request_id}.",
+        "ko": "게이트웨이 오류이며 요청에는 문제가 없습니다. 다시 보내 보고, 계속되면 운영자에게 {request_id}를 알려 주세요.",
+    }
+
+
+class UpstreamError(CallError):
+    """The replica's fault."""
+
+    type = "upstream_error"
+
+
+class UpstreamUnreachable(UpstreamError):
+    status, code = 502, "upstream_unreachable"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The model's server broke the connection. Nothing is wrong with your request: send it again.",
+        "ko": "모델 서버와의 연결이 끊어졌습니다. 요청에는 문제가 없으니 다시 보내 주세요.",
+    }
+
+
+class UpstreamFailed(UpstreamError):
+    status, code = 502, "upstream_failed"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The model's server failed with status {upstream_status}. Send the request again; tell the operator if it stays.",
+        "ko": "모델 서버가 상태 {upstream_status}로 실패했습니다. 다시 보내 보고, 계속되면 운영자에게 알려 주세요.",
+    }
+
+
+class UpstreamTimeout(UpstreamError):
+    status, code = 504, "upstream_timeout"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The model's server sent nothing for {timeout_s:.0f} s. Send the request again, or ask for fewer tokens.",
+        "ko": "모델 서버가 {timeout_s:.0f}초 동안 아무것도 보내지 않았습니다. 다시 보내거나 토큰 수를 줄여 주세요.",
+    }

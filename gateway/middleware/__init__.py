@@ -1,0 +1,1 @@
+"""Pure ASGI around every route."""

@@ -1,0 +1,205 @@
+"""A call's whole life on one screen: identify, reserve, gate, pick, open; then the reply, whose end gives everything back.
+
+Whatever a call takes is pushed on one exit stack, in the order of taking. If a stage fails, the stack unwinds at once; if all
+succeed, the stack goes into the Reply, and the response object that sends the reply unwinds it, however that ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+
+import msgspec
+
+from gateway.errors import (
+    EngineRefused,
+    InvalidApiKey,
+    ModelNotAllowed,
+    ModelNotFound,
+    ServerOverloaded,
+    UpstreamFailed,
+    UpstreamUnreachable,
+)
+from gateway.policy.routing import LeastLoaded
+from gateway.ports import Answer, Clock, Entry, Ports, Principal, Replica
+from gateway.protocol import usage
+from gateway.protocol.openai import Request
+from gateway.protocol.sse import EventSplitter
+from gateway.protocol.usage import UsageCutter, UsageMeter
+from gateway.receipt import Receipt
+
+MOST_ATTEMPTS = 3
+_ENGINE_REFUSES = frozenset({400, 413, 422})
+_ENGINE_IS_FULL = frozenset({429, 503})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as it came in, and whose it is."""
+
+    id: str
+    endpoint: str
+    principal: Principal
+    request: Request
+
+
+class Pipeline:
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._load: LeastLoaded[Replica] = LeastLoaded()
+
+    async def run(self, call: Call) -> Reply:
+        """Take all that the call needs and open the engine's answer.
+
+        Raises a CallError. Whatever happens, the call leaves a ledger entry.
+        """
+        ports = self._ports
+        async with AsyncExitStack() as held:
+            receipt = held.enter_context(Receipt(_entry(call, ports.clock), ports.clock, ports.ledger))
+            self._check_model(call.request.model, call.principal)
+            reservation = await ports.limits.reserve(call.principal, call.request.model)
+            held.callback(lambda: reservation.settle(receipt.used()))
+            answer = await self._open(call, receipt, held)
+            return Reply(answer, call.request, receipt, held.pop_all())
+
+    async def identify(self, secret: str) -> Principal:
+        """Whose key this is. Raises InvalidApiKey."""
+        principal = await self._ports.tenants.principal(secret) if secret else None
+        if principal is None:
+            raise InvalidApiKey
+        return principal
+
+    def models_for(self, principal: Principal) -> list[str]:
+        return [model for model in self._ports.fleet.models() if principal.may_use(model)]
+
+    def _check_model(self, model: str, principal: Principal) -> None:
+        known = model in self._ports.fleet.models()
+        if known and principal.may_use(model):
+            return
+        usable = ", ".join(self.models_for(principal)) or "-"
+        raise (ModelNotAllowed if known else ModelNotFound)(param="model", model=model, models=usable)
+
+    async def _open(self, call: Call, receipt: Receipt, held: AsyncExitStack) -> Answer:
+        """A place, a replica, and the head of its answer. Goes elsewhere when a replica is gone or full, before any byte."""
+        model = call.request.model
+        tried: list[str] = []
+        while True:
+            async with AsyncExitStack() as attempt:
+                await attempt.enter_async_context(self._ports.gate.place(model))
+                receipt.started()
+                ready = self._ports.fleet.ready(model)
+                replica = self._load.choose(ready, tried) or self._load.choose(ready)
+                try:
+                    if replica is None:
+                        tried.append("none was ready")
+                        raise UpstreamUnreachable
+                    tried.append(replica.id)
+                    attempt.enter_context(self._in_flight(replica))
+                    answer = await attempt.enter_async_context(
+                        self._ports.upstream.open(replica, call.endpoint, call.request.body, call.id)
+                    )
+                    if answer.status != 200:
+                        await self._refuse(model, answer)
+                except (UpstreamUnreachable, ServerOverloaded) as problem:
+                    if replica is not None and isinstance(problem, UpstreamUnreachable):
+                        self._ports.fleet.connection_broke(replica)
+                    if len(tried) >= MOST_ATTEMPTS:
+                        raise
+                    continue
+                receipt.answered_by(replica.id, answer.status)
+                held.push_async_exit(attempt.pop_all())
+                return answer
+
+    @contextmanager
+    def _in_flight(self, replica: Replica) -> Iterator[None]:
+        self._load.begin(replica.id)
+        try:
+            yield
+        finally:
+            self._load.end(replica.id)
+
+    async def _refuse(self, model: str, answer: Answer) -> None:
+        body = b"".join([piece async for piece in answer.body()])
+        if answer.status in _ENGINE_IS_FULL:
+            raise ServerOverloaded(model=model, retry_after_s=self._ports.gate.retry_after_s(model))
+        if answer.status in _ENGINE_REFUSES:
+            detail = _engine_error(body)
+            raise EngineRefused(param=detail.param, detail=detail.message)
+        raise UpstreamFailed(upstream_status=answer.status)
+
+
+class Reply:
+    """An opened answer and everything the call holds. Use as `async with reply:`; leaving the block gives it all back."""
+
+    def __init__(self, answer: Answer, request: Request, receipt: Receipt, held: AsyncExitStack) -> None:
+        self.content_type = answer.content_type
+        self._answer = answer
+        self._request = request
+        self._receipt = receipt
+        self._held = held
+
+    async def __aenter__(self) -> Reply:
+        await self._held.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._held.__aexit__(kind, error, trace)
+
+    def body(self) -> AsyncIterator[bytes]:
+        """What the client gets, piece by piece. What a piece holds counts as used once the next one is asked for."""
+        return self._events() if self._request.stream else self._whole()
+
+    async def _whole(self) -> AsyncIterator[bytes]:
+        body = b"".join([piece async for piece in self._answer.body()])
+        counted = usage.of_body(body)
+        self._receipt.first_byte(lambda: counted)
+        yield body
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        splitter = EventSplitter()
+        cutter = UsageCutter(self._request.wish, single_choice=self._request.single_choice)
+        meter = UsageMeter(single_choice=self._request.single_choice, n=self._request.n)
+        async for data in self._answer.body():
+            events = splitter.feed(data)
+            out = b"".join([piece for event in events for piece in cutter.cut(event)])
+            if out:
+                yield out
+                self._receipt.first_byte(meter.usage)
+            for event in events:
+                meter.saw(event)
+        rest = b"".join(cutter.rest()) + splitter.rest()
+        if rest:
+            yield rest
+
+
+def _entry(call: Call, clock: Clock) -> Entry:
+    return Entry(
+        id=call.id,
+        started_at=clock.time(),
+        endpoint=call.endpoint,
+        model=call.request.model,
+        stream=call.request.stream,
+        tenant=call.principal.tenant,
+        project=call.principal.project,
+        key_id=call.principal.key_id,
+    )
+
+
+class _EngineProblem(msgspec.Struct, frozen=True):
+    message: str = "it gave no reason"
+    param: str | None = None
+
+
+class _EngineError(msgspec.Struct, frozen=True):
+    error: _EngineProblem = _EngineProblem()
+
+
+def _engine_error(body: bytes) -> _EngineProblem:
+    try:
+        return msgspec.json.decode(body, type=_EngineError).error
+    except msgspec.DecodeError:
+        return _EngineProblem()

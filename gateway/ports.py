@@ -1,0 +1,163 @@
+"""What the pipeline needs from the world, as Protocols. Adapters carry them out; fakes in tests do too."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.protocol.usage import Usage
+
+
+class Clock(Protocol):
+    def monotonic(self) -> float:
+        """Seconds that only grow, for durations."""
+        ...
+
+    def time(self) -> float:
+        """Seconds since the epoch, for people and ledgers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is calling: a key and all that it belongs to. `models` None means every model."""
+
+    key_id: str
+    tenant: str
+    project: str
+    tier: str = "standard"
+    models: frozenset[str] | None = None
+
+    def may_use(self, model: str) -> bool:
+        return self.models is None or model in self.models
+
+
+class TenantStore(Protocol):
+    async def principal(self, secret: str) -> Principal | None:
+        """Whose key this is; None for one that is unknown or revoked. A revocation is noticed within 2 s."""
+        ...
+
+
+class Reservation(Protocol):
+    """What a call may spend, taken before it starts."""
+
+    def settle(self, used: Usage) -> None:
+        """The call is over and used this much; called exactly once, whatever happened."""
+        ...
+
+
+class LimitStore(Protocol):
+    async def reserve(self, principal: Principal, model: str) -> Reservation:
+        """Take what the call may spend. Raises a CallError if the tenant may not spend it."""
+        ...
+
+
+class Gate(Protocol):
+    def place(self, model: str) -> AbstractAsyncContextManager[None]:
+        """A running slot for as long as the block lasts; waits for one.
+
+        Raises ServerOverloaded (rejected before the queue) or QueueTimeout (evicted from it).
+        """
+        ...
+
+    def retry_after_s(self, model: str) -> float:
+        """When a call of this model that came then would probably start."""
+        ...
+
+    def resize(self, model: str, places: int) -> None:
+        """The fleet can run this many calls of the model at once from now on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A server of one model: `base_url` is what `/v1/…` is appended to."""
+
+    id: str
+    model: str
+    base_url: str
+
+
+class Fleet(Protocol):
+    def models(self) -> Sequence[str]:
+        """All models this fleet serves or is about to, ready or not, in a stable order."""
+        ...
+
+    def ready(self, model: str) -> Sequence[Replica]:
+        """The replicas of `model` that may be sent calls now."""
+        ...
+
+    def connection_broke(self, replica: Replica) -> None:
+        """A call found this replica unreachable: it is not ready until a probe says otherwise."""
+        ...
+
+    def on_change(self, tell: Callable[[str], None]) -> None:
+        """Call `tell(model)` whenever the ready replicas of a model have changed."""
+        ...
+
+    def waiting_for(self) -> Sequence[str]:
+        """Sentences on what is not ready yet; empty when every model has a ready replica."""
+        ...
+
+
+class Answer(Protocol):
+    """An engine's answer whose head has come. `body` gives bytes as they arrive; raises UpstreamError if it breaks off."""
+
+    status: int
+    content_type: str
+
+    def body(self) -> AsyncIterator[bytes]: ...
+
+
+class Upstream(Protocol):
+    def open(self, replica: Replica, path: str, body: bytes, request_id: str) -> AbstractAsyncContextManager[Answer]:
+        """Send a POST and wait for the answer's head. Leaving the block early aborts the work in the engine.
+
+        Raises UpstreamUnreachable or UpstreamTimeout.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class Entry:
+    """One call in the ledger. Times in seconds; `queue_s` and `first_byte_s` since the call came, None if it never got there."""
+
+    id: str
+    started_at: float
+    endpoint: str
+    model: str
+    stream: bool
+    tenant: str = ""
+    project: str = ""
+    key_id: str = ""
+    replica: str | None = None
+    status: int = 0
+    outcome: str = "open"
+    error_code: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    queue_s: float | None = None
+    first_byte_s: float | None = None
+    duration_s: float = 0.0
+
+
+class Ledger(Protocol):
+    def record(self, entry: Entry) -> None:
+        """Keep this entry for good. Returns once it would survive the end of this process."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """All of them, wired once in `gateway.app`."""
+
+    clock: Clock
+    tenants: TenantStore
+    limits: LimitStore
+    gate: Gate
+    fleet: Fleet
+    upstream: Upstream
+    ledger: Ledger

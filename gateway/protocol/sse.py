@@ -1,0 +1,36 @@
+"""Server-sent events as bytes: cutting a byte stream into whole events, and writing our own.
+
+Only what OpenAI-compatible servers send is understood (one `data:` line an event, `\\n\\n` between events; WHATWG HTML,
+9.2); other events pass through whole. Nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+DATA = b"data: "
+DONE = b"data: [DONE]\n\n"
+
+
+class EventSplitter:
+    """Collects bytes as they come and hands out whole events, each with its closing blank line."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The events completed by `data`, in order; their concatenation is what came in, less what is still incomplete."""
+        data = self._rest + data
+        end = data.rfind(b"\n\n")
+        if end < 0:
+            self._rest = data
+            return []
+        self._rest = data[end + 2 :]
+        return [event + b"\n\n" for event in data[:end].split(b"\n\n")]
+
+    def rest(self) -> bytes:
+        """What came after the last whole event: empty if the stream ended properly."""
+        return self._rest
+
+
+def error_event(body: bytes) -> bytes:
+    """Our last word in a stream that failed in the middle: one `error` event with OpenAI's error body."""
+    return b"event: error\n" + DATA + body + b"\n\n"

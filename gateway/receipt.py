@@ -1,0 +1,84 @@
+"""A call's ledger entry while the call lives: every stage notes what it learns, and the end, whatever it is, records it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+
+from gateway.errors import Busy, CallError
+from gateway.ports import Clock, Entry, Ledger
+from gateway.protocol.usage import NO_USAGE, Usage
+
+CLIENT_GONE = 499  # no such status goes over the wire; ledgers use it for a client that left before an answer began
+
+
+class Receipt:
+    """A context manager around a call's whole life.
+
+    Outcomes: `completed`; `aborted` by the client; `rejected` before any engine worked; `failed`.
+    """
+
+    def __init__(self, entry: Entry, clock: Clock, ledger: Ledger) -> None:
+        self._entry = entry
+        self._clock = clock
+        self._ledger = ledger
+        self._came = clock.monotonic()
+        self._used: Callable[[], Usage] = lambda: NO_USAGE
+
+    def started(self) -> None:
+        """It has a place."""
+        self._entry.queue_s = self._clock.monotonic() - self._came
+
+    def answered_by(self, replica_id: str, status: int) -> None:
+        self._entry.replica = replica_id
+        self._entry.status = status
+
+    def first_byte(self, used: Callable[[], Usage]) -> None:
+        """The first byte went to the client; `used` tells the counts from then on. Later calls change nothing."""
+        if self._entry.first_byte_s is None:
+            self._entry.first_byte_s = self._clock.monotonic() - self._came
+            self._used = used
+
+    def used(self) -> Usage:
+        return self._used()
+
+    def __enter__(self) -> Receipt:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        entry, used = self._entry, self._used()
+        entry.duration_s = self._clock.monotonic() - self._came
+        entry.prompt_tokens = used.prompt_tokens
+        entry.completion_tokens = used.completion_tokens or 0
+        entry.cached_tokens = used.cached_tokens
+        entry.outcome, entry.error_code = _outcome(entry, error)
+        if not entry.status:
+            entry.status = _status(error)
+        self._ledger.record(entry)
+
+
+def _outcome(entry: Entry, error: BaseException | None) -> tuple[str, str | None]:
+    match error:
+        case None:
+            return "completed", None
+        case asyncio.CancelledError():
+            return "aborted", None
+        case Busy():
+            return "rejected", error.code
+        case CallError():
+            return "rejected" if error.status < 500 else "failed", error.code
+        case _:
+            return "failed", "internal_error"
+
+
+def _status(error: BaseException | None) -> int:
+    match error:
+        case None:
+            return 200
+        case CallError():
+            return error.status
+        case asyncio.CancelledError():
+            return CLIENT_GONE
+        case _:
+            return 500

@@ -1,0 +1,1 @@
+"""The HTTP surface: turns requests into calls and replies into bytes, and decides nothing."""

@@ -1,0 +1,108 @@
+"""The hot path: one raw ASGI endpoint for every call that an engine answers.
+
+The lease on what a call took lives on the sending of the reply (`async with reply`), never in a generator's `finally`: if the
+first `send` fails, a generator's body has never begun and its `finally` never runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from gateway.errors import CallError, UpstreamError
+from gateway.pipeline import Call, Pipeline, Reply
+from gateway.protocol import openai
+from gateway.protocol.asgi import REQUEST_ID, Receive, Scope, Send, header, language, send_error
+from gateway.protocol.sse import error_event
+
+
+class ClientGone(Exception):
+    """The client closed its connection before it had sent its whole request."""
+
+
+class InferenceEndpoint:
+    """An ASGI app. `POST /v1/chat/completions` and its like pass through it to the path of the same name."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await _read_body(receive)
+        except ClientGone:
+            return
+        answering = asyncio.create_task(self._answer(scope, body, send))
+        leaving = asyncio.create_task(_until_gone(receive))
+        try:
+            await asyncio.wait([answering, leaving], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            if not answering.done():
+                answering.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await answering
+
+    async def _answer(self, scope: Scope, body: bytes, send: Send) -> None:
+        try:
+            # The key before the body: strangers learn nothing from what is wrong with theirs.
+            principal = await self._pipeline.identify(bearer(header(scope, b"authorization")))
+            call = Call(scope[REQUEST_ID], scope["path"], principal, openai.read(body))
+            reply = await self._pipeline.run(call)
+        except CallError as error:
+            await send_error(send, scope, error)
+            return
+        await self._send(scope, send, reply)
+
+    async def _send(self, scope: Scope, send: Send, reply: Reply) -> None:
+        """A failure after the head is said in the stream, once, as an `error` event; there is no second status line."""
+        streams = reply.content_type.startswith("text/event-stream")
+        started = False
+        try:
+            async with reply:
+                async for piece in reply.body():
+                    if not started:
+                        started = True
+                        await send(_head(reply, None if streams else len(piece)))
+                    await send({"type": "http.response.body", "body": piece, "more_body": streams})
+        except UpstreamError as error:
+            if not started:
+                await send_error(send, scope, error)
+            elif streams:
+                last = error_event(error.body(language(scope)))
+                await send({"type": "http.response.body", "body": last, "more_body": False})
+            return
+        if not started:
+            await send(_head(reply, 0))
+        if streams or not started:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def bearer(authorization: str) -> str:
+    """The key in an Authorization header (RFC 6750, 2.1), or an empty string."""
+    scheme, _, credentials = authorization.partition(" ")
+    return credentials.strip() if scheme.lower() == "bearer" else ""
+
+
+def _head(reply: Reply, length: int | None) -> dict[str, object]:
+    headers = [(b"content-type", reply.content_type.encode("latin-1"))]
+    if length is None:
+        headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+    else:
+        headers.append((b"content-length", str(length).encode()))
+    return {"type": "http.response.start", "status": 200, "headers": headers}
+
+
+async def _read_body(receive: Receive) -> bytes:
+    pieces = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(pieces)
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,62 @@
+"""The gateway's part of daemun.yaml: frozen, typed, complete. Reading files and the environment is `daemun.settings`'."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RayFleet(Frozen):
+    """Replicas that Ray Serve places, found through its REST API."""
+
+    kind: Literal["ray"] = "ray"
+    url: str = Field("http://127.0.0.1:8265", description="Ray's dashboard address, where Serve's REST API is.")
+    token_file: Path | None = Field(
+        None, description="File with the cluster's token; unset means state_dir/ray-token if that exists, else no token."
+    )
+
+
+class StaticFleet(Frozen):
+    """OpenAI-compatible servers at fixed addresses, probed before they get calls."""
+
+    kind: Literal["static"]
+    urls: tuple[str, ...] = Field(min_length=1, description="Addresses without /v1, such as http://10.0.0.7:8000.")
+    models: tuple[str, ...] = Field((), description="Models that are expected there even before a server has answered.")
+
+
+class QueueSettings(Frozen):
+    """Who waits, how many, how long."""
+
+    places_per_replica: int = Field(64, ge=1, description="Calls that one replica runs at once; the others wait here.")
+    most_waiting: int = Field(1024, ge=0, description="Calls of one model that may wait; more are rejected with 503.")
+    patience_s: float = Field(30.0, gt=0, description="Longest wait for a place, in seconds, while replicas are ready.")
+    cold_patience_s: float = Field(120.0, gt=0, description="Longest wait, in seconds, while no replica is ready.")
+
+
+class TimeoutSettings(Frozen):
+    """Seconds without progress before the gateway gives up on a replica or, at shutdown, on a stream."""
+
+    connect_s: float = Field(2.0, gt=0, description="To connect to a replica.")
+    first_byte_s: float = Field(60.0, gt=0, description="From the request to the head of the answer.")
+    between_chunks_s: float = Field(60.0, gt=0, description="Between two pieces of an answer.")
+    shutdown_s: float = Field(20.0, ge=0, description="For streams to end after SIGTERM.")
+
+
+class GatewaySettings(Frozen):
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    port: int = Field(8080, ge=1, le=65535, description="Port to listen on.")
+    max_body_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="Larger request bodies get 413.")
+    fleets: tuple[Annotated[RayFleet | StaticFleet, Field(discriminator="kind")], ...] = Field(
+        (RayFleet(),), min_length=1, description="Where the replicas are."
+    )
+    look_s: float = Field(0.5, gt=0, le=2, description="Seconds between two looks at the fleet's list and health.")
+    probe_timeout_s: float = Field(2.0, gt=0, description="Seconds a replica may take to answer a probe.")
+    queue: QueueSettings = QueueSettings()
+    timeouts: TimeoutSettings = TimeoutSettings()
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much the gateway says.")
