@@ -1,0 +1,49 @@
+"""From a spec to a Serve application: one deployment, one app a model, because direct ingress gives each app its own targets.
+
+Not here: starting Ray or Serve (`cluster.py`), and what a replica does (`replica.py`).
+"""
+
+from importlib import metadata
+from pathlib import Path
+
+from ray import serve
+from ray.serve import Application
+
+from serving.replica import Device, Replica
+from serving.settings import ServingSettings
+from serving.spec import ModelSpec
+
+HEALTH_CHECK_PERIOD_S = 1.0
+# The engine's own queue bound decides, and answers in OpenAI's shape; Serve's must never be reached first.
+UNBOUNDED = 1_000_000
+
+
+def build_app(spec: ModelSpec, settings: ServingSettings) -> Application:
+    """The application for one model; to be run under the name `spec.id` and the route `/<id>`."""
+    device = choose_device(settings)
+    actor_options = {"num_cpus": spec.cpus} | ({"num_gpus": 1} if device == "gpu" else {})
+    deployment = serve.deployment(
+        serve.ingress()(Replica),
+        name="engine",
+        num_replicas=replica_count(spec, settings),
+        ray_actor_options=actor_options,
+        max_ongoing_requests=UNBOUNDED,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
+        health_check_timeout_s=10,
+        graceful_shutdown_timeout_s=settings.drain_s,
+        graceful_shutdown_wait_loop_s=0.5,
+    )
+    return deployment.bind(spec, device)
+
+
+def replica_count(spec: ModelSpec, settings: ServingSettings) -> int:
+    """How many replicas to start with: the operator's word, else the catalogue's."""
+    return settings.replicas.get(spec.id, spec.replicas.count)
+
+
+def choose_device(settings: ServingSettings) -> Device:
+    """`auto` means a GPU only where both the driver and vLLM's GPU build are there."""
+    if settings.device != "auto":
+        return settings.device
+    has_gpu_build = any(True for _ in metadata.distributions(name="vllm"))
+    return "gpu" if has_gpu_build and Path("/dev/nvidiactl").exists() else "cpu"

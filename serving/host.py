@@ -1,0 +1,156 @@
+"""The foreground body of `daemun serve`: one supervised cluster process, and nothing left when it ends.
+
+The cluster itself lives in `cluster.py`, in a process of its own, because whatever happens to it, something must still be there
+to end what it started, to remove its files and to say in one sentence why. This module therefore never imports Ray.
+"""
+
+import os
+import secrets
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from serving.environment import cluster_environment
+from serving.processes import become_subreaper, end_descendants, port_in_use
+from serving.settings import ServingSettings
+from serving.spec import SpecError, read_spec
+
+# Beyond the drain: Serve's own shutdown, Ray's, and the last goodbye of every process.
+SHUTDOWN_MARGIN_S = 30.0
+LAST_GRACE_S = 3.0
+LOG_TAIL_LINES = 20
+
+Report = Callable[[str], None]
+
+
+def run(settings: ServingSettings, report: Report) -> int:
+    """Serve every model until SIGINT or SIGTERM; returns the exit code. `report` gets one line a step.
+
+    A second signal ends everything at once. Must run in the main thread, which is where signals arrive.
+    """
+    if problem := _obstacle(settings):
+        report(problem)
+        return 2
+    become_subreaper()
+    _ensure_token(settings)
+    run_dir = Path(tempfile.mkdtemp(prefix="daemun-", dir=settings.temp_root))
+    try:
+        code = _supervise(settings, run_dir, report)
+        killed = end_descendants(LAST_GRACE_S)
+        if killed:
+            report(f"ended {len(killed)} processes that did not end by themselves")
+        if code != 0:
+            for line in _log_tail(run_dir):
+                report(f"  {line}")
+    finally:
+        end_descendants(0)
+        shutil.rmtree(run_dir, ignore_errors=True)
+    report("stopped" if code == 0 else "ended after a failure")
+    return code
+
+
+def _obstacle(settings: ServingSettings) -> str | None:
+    """What would make the start fail and can be seen before it, in one sentence."""
+    try:
+        specs = [read_spec(model) for model in settings.models]
+    except SpecError as error:
+        return str(error)
+    for spec in specs:
+        if spec.local_path and not (spec.local_path / "config.json").is_file():
+            return f"{spec.id} has no weights: there is no config.json in {spec.local_path}"
+    ports = [(settings.dashboard_host, settings.dashboard_port), (settings.host, settings.proxy_port)]
+    for host, port in ports:
+        if port_in_use(host, port):
+            return f"port {port} on {host} is in use; is another daemun serve running?"
+    return None
+
+
+def _ensure_token(settings: ServingSettings) -> None:
+    """A token of our own, readable by us alone, so that Ray does not put one into the home directory."""
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    if settings.token_auth and not settings.token_path.exists():
+        descriptor = os.open(settings.token_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+
+
+def _supervise(settings: ServingSettings, run_dir: Path, report: Report) -> int:
+    """Start the cluster process, pass its lines on, pass signals to it, and wait for its end."""
+    read_end, write_end = os.pipe()
+    settings_path = run_dir / "settings.json"
+    settings_path.write_text(settings.model_dump_json())
+    with settings_path.open("rb") as settings_file, (run_dir / "cluster.log").open("wb") as log:
+        cluster = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-m", "serving.cluster", str(write_end)],
+            stdin=settings_file,
+            stdout=log,
+            stderr=log,
+            pass_fds=(write_end,),
+            env=cluster_environment(settings, run_dir, os.environ),
+            start_new_session=True,  # Ctrl-C reaches us alone; we tell it in order
+        )
+    os.close(write_end)
+    deadline = [float("inf")]
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        patience_s = settings.drain_s + SHUTDOWN_MARGIN_S if deadline[0] == float("inf") else 0.0
+        deadline[0] = time.monotonic() + patience_s
+        cluster.terminate()
+
+    with _on_signals(stop), open(read_end, "rb", buffering=0) as reports:
+        for line in _lines_until(reports.fileno(), lambda: time.monotonic() > deadline[0]):
+            report(line)
+        return _exit_code(cluster, report, stopped=deadline[0] != float("inf"))
+
+
+@contextmanager
+def _on_signals(action: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {signum: signal.signal(signum, action) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _lines_until(descriptor: int, give_up: Callable[[], bool]) -> Iterator[str]:
+    """Lines from a pipe until its writer is gone or patience is."""
+    rest = b""
+    while not give_up():
+        if not select.select([descriptor], [], [], 0.2)[0]:
+            continue
+        data = os.read(descriptor, 65536)
+        if not data:
+            return
+        *lines, rest = (rest + data).split(b"\n")
+        yield from (line.decode() for line in lines)
+
+
+def _exit_code(cluster: subprocess.Popen[bytes], report: Report, *, stopped: bool) -> int:
+    try:
+        code = cluster.wait(timeout=LAST_GRACE_S)
+    except subprocess.TimeoutExpired:
+        cluster.kill()
+        cluster.wait()
+        report("the cluster did not end in time and was killed")
+        return 1
+    if code < 0 and not stopped:
+        report(f"the cluster process was ended by {signal.Signals(-code).name}")
+    return 0 if stopped and code in (0, -signal.SIGTERM) else abs(code)
+
+
+def _log_tail(run_dir: Path) -> list[str]:
+    """The last lines of what the cluster process said, then of what replicas said before they failed."""
+    logs = [run_dir / "cluster.log", *sorted(run_dir.glob("session_2*/logs/worker-*.err"))]
+    lines: list[str] = []
+    for log in logs:
+        lines += [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-LOG_TAIL_LINES:]
+    return lines[-2 * LOG_TAIL_LINES :]

@@ -1,0 +1,148 @@
+"""What daemun knows about a model before it is loaded: one frozen `ModelSpec` a YAML file in serving/catalog.
+
+Not here: how the model is placed or run. Nothing below imports Ray, vLLM or torch, so that the command line and the tests can
+read the catalogue on any machine.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+PACKAGE = Path(__file__).parent
+CATALOG = PACKAGE / "catalog"
+
+
+class SpecError(Exception):
+    """A catalogue entry cannot be used. Its message is one sentence for the person at the terminal.
+
+    SpecError
+    ├── UnknownModel    no entry has this id
+    └── InvalidSpec     the entry is there but wrong
+    """
+
+
+class UnknownModel(SpecError):
+    """No catalogue entry has this id."""
+
+
+class InvalidSpec(SpecError):
+    """A catalogue entry is not what `ModelSpec` says."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Description(_Frozen):
+    """One or two sentences for people, in both languages."""
+
+    en: str
+    ko: str
+
+
+class EngineSpec(_Frozen):
+    """How vLLM runs the model. Every bound has a reason to be finite: an unbounded queue only hides that there is no room."""
+
+    dtype: str = Field("auto", description="Weights and activations: auto, bfloat16, float16 or float32.")
+    max_model_len: int | None = Field(
+        None, gt=0, description="Tokens of prompt and answer together; the model's whole context if not given."
+    )
+    max_num_seqs: int = Field(64, gt=0, description="Sequences in one step of the engine.")
+    max_num_queued_reqs: int = Field(
+        128, gt=0, description="Requests running or waiting in one replica; beyond it the engine answers 503."
+    )
+    max_num_queued_tokens: int | None = Field(
+        None, gt=0, description="Prompt tokens waiting in one replica; beyond it the engine answers 503."
+    )
+    kv_cache_gib: float = Field(1.0, gt=0, description="Memory for the KV cache of one replica on a CPU.")
+    enforce_eager: bool = Field(False, description="Skip compilation: the replica starts sooner and computes slower.")
+    extra_args: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="Further vLLM engine arguments, by their Python names."
+    )
+
+
+class ReplicaCount(_Frozen):
+    """How many replicas the model has at the start, and the least and most it may have."""
+
+    count: int = Field(1, ge=0)
+    min: int = Field(1, ge=0)
+    max: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.min <= self.count <= self.max:
+            raise ValueError(f"replicas need min <= count <= max, not {self.min} <= {self.count} <= {self.max}")
+        return self
+
+
+class ModelSpec(_Frozen):
+    """One model of the catalogue. `id` is also its name on the wire, the name of its Serve app, and its route."""
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    title: str
+    source: str = Field(description="Weights: ./path inside the serving package, /absolute/path, or a Hugging Face id.")
+    licence: str
+    architecture: str = Field(description="The class name in the model's config.json.")
+    context_tokens: int = Field(gt=0, description="The longest context the model was trained for.")
+    description: Description
+    engine: EngineSpec = EngineSpec()
+    replicas: ReplicaCount = ReplicaCount()
+    cpus: float = Field(1.0, gt=0, description="CPUs that Ray sets aside for one replica.")
+
+    @model_validator(mode="after")
+    def _within_context(self) -> Self:
+        if self.engine.max_model_len is not None and self.engine.max_model_len > self.context_tokens:
+            raise ValueError(
+                f"engine.max_model_len is {self.engine.max_model_len}, but the model's context has {self.context_tokens} tokens"
+            )
+        return self
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and answer together that a replica accepts."""
+        return self.engine.max_model_len or self.context_tokens
+
+    @property
+    def local_path(self) -> Path | None:
+        """Where the weights are on this machine, or None if `source` is a Hugging Face id."""
+        if self.source.startswith("./"):
+            return PACKAGE / self.source
+        return Path(self.source) if self.source.startswith("/") else None
+
+    @property
+    def weights(self) -> str:
+        """What vLLM is told to load."""
+        return str(self.local_path or self.source)
+
+
+def known_models(catalog: Path = CATALOG) -> list[str]:
+    """The ids that can be read, in alphabetical order."""
+    return sorted(path.stem for path in catalog.glob("*.yaml"))
+
+
+def read_spec(model: str, catalog: Path = CATALOG) -> ModelSpec:
+    """Read one entry. Raises UnknownModel or InvalidSpec."""
+    known = known_models(catalog)
+    if model not in known:
+        raise UnknownModel(_unknown(model, known))
+    path = catalog / f"{model}.yaml"
+    try:
+        spec = ModelSpec.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise InvalidSpec(f"{path.name} in the catalogue is not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the entry"
+        raise InvalidSpec(f"{path.name} in the catalogue: {where}: {first['msg']}") from error
+    if spec.id != model:
+        raise InvalidSpec(f"{path.name} in the catalogue calls itself {spec.id}; the file must be named after the id")
+    return spec
+
+
+def _unknown(model: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(model, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"the catalogue has {', '.join(known) or 'no models'}"
+    return f"there is no model {model!r} in the catalogue; {hint}"
