@@ -1,0 +1,1 @@
+"""The small Korean demo model: corpus, training script, weights, evaluation. Not a model for real use."""
