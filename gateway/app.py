@@ -40,16 +40,13 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 RAY_TOKEN = "ray-token"  # noqa: S105 (the name of a file in state_dir)
 
 
-def store_path(state_dir: Path) -> Path:
-    return state_dir / "daemun.sqlite3"
-
-
 def create_app(settings: GatewaySettings, state_dir: Path) -> FastAPI:
     """The gateway. Its files are in `state_dir`; its sockets and threads live as long as the app's lifespan.
 
     Raises gateway.adapters.sqlite.StoreUnusable before anything is started.
     """
-    connection = sqlite.connect(store_path(state_dir))
+    store = sqlite.store_path(state_dir)
+    connection = sqlite.connect(store)
     clock = SystemClock()
     queue = settings.queue
     gate = AsyncioGate(Patience(queue.most_waiting, queue.patience_s, queue.cold_patience_s), clock)
@@ -61,7 +58,7 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> FastAPI:
     fleet.on_change(lambda model: gate.resize(model, len(fleet.ready(model)) * queue.places_per_replica))
     timeouts = settings.timeouts
     upstream = AiohttpUpstream(Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.between_chunks_s))
-    ledger = JournaledLedger(state_dir / "journal", partial(_write_entries, store_path(state_dir)), retry_on=sqlite3.Error)
+    ledger = JournaledLedger(state_dir / "journal", partial(_write_entries, store), retry_on=sqlite3.Error)
     ports = Ports(clock, SqliteTenants(connection, clock), OpenLimits(), gate, fleet, upstream, ledger)
 
     @asynccontextmanager

@@ -60,6 +60,10 @@ class UsageRow:
     completion_tokens: int
 
 
+def store_path(state_dir: Path) -> Path:
+    return state_dir / "daemun.sqlite3"
+
+
 def hash_of(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 

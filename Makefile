@@ -1,0 +1,36 @@
+# daemun's commands. `make run` and `make test` do all their set-up; nothing needs to be activated.
+# DEVICE=gpu installs and uses the GPU builds of torch and vLLM.
+DEVICE ?= cpu
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run test check demo-eval demo-train lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+run: ## start the models and the gateway, print a key and a line to try; Ctrl-C ends everything
+	@scripts/setup serving-$(DEVICE)
+	@exec .venv/bin/daemun up
+
+test: ## everything, end-to-end tests against real Ray Serve and vLLM included
+	@scripts/setup dev-$(DEVICE)
+	@scripts/check
+	@exec .venv/bin/python -m pytest $(ARGS)
+
+check: ## the fast gate: format, lint, types, import contracts
+	@scripts/setup dev-$(DEVICE)
+	@scripts/check
+
+demo-eval: ## ask the real server the demo model's questions, trained and held out
+	@scripts/setup serving-$(DEVICE)
+	@exec .venv/bin/daemun up -- .venv/bin/python -m serving.demo.evaluate $(ARGS)
+
+demo-train: ## train the demo model anew from its corpus (seeded)
+	@scripts/setup serving-$(DEVICE)
+	@exec .venv/bin/python -m serving.demo.train $(ARGS)
+
+lock: ## resolve pyproject.toml anew into locks/
+	@scripts/lock $(ARGS)
+
+clean: ## remove the environment and all state, keys and ledger included
+	rm -rf .venv .daemun .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,5 @@
+"""`python -m daemun` is the command `daemun`."""
+
+from daemun.cli import main
+
+main()
