@@ -50,6 +50,7 @@ class Request:
 
 _heads = msgspec.json.Decoder(Head)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_prompts = msgspec.json.Decoder(list[msgspec.Raw])
 _COUNT_EVERYTHING = msgspec.Raw(b'{"include_usage":true,"continuous_usage_stats":true}')
 
 
@@ -67,7 +68,7 @@ def read(body: bytes) -> Request:
         head = _heads.decode(body)
     except msgspec.ValidationError as problem:
         raise _explain(problem) from problem
-    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise MalformedJson(detail=str(problem)) from problem
     stream = bool(head.stream)
     if stream:
@@ -102,8 +103,8 @@ def _stream_options(given: msgspec.Raw | None) -> msgspec.Raw:
 
 def _is_batch(prompt: msgspec.Raw) -> bool:
     """Whether a completion's `prompt` is a list of several prompts: of texts, or of lists of token ids."""
-    raw = bytes(prompt).lstrip()
-    return raw[:1] == b"[" and raw[1:].lstrip()[:1] in (b'"', b"[")
+    raw = bytes(prompt)
+    return raw[:1] == b"[" and raw[1:].lstrip()[:1] in (b'"', b"[") and len(_prompts.decode(raw)) > 1
 
 
 def _explain(problem: msgspec.ValidationError) -> MalformedJson | InvalidField:

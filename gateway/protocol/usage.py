@@ -8,10 +8,13 @@ to vLLM's chunks, as its 0.29 sources have it:
 - `system_fingerprint` moves from the chunk with the finish reason to that last one.
 
 `UsageCutter` undoes exactly that. It works on bytes: a key's quotes are never escaped and a string's always are, so
-`,"usage":{` cannot stand inside a text. Only what does not look as expected is decoded.
+`,"usage":{` cannot stand inside a text. Only what does not look as expected is decoded: counts written with spaces, for one, as
+servers do that use Python's json module.
 """
 
 from __future__ import annotations
+
+import re
 
 import msgspec
 
@@ -53,6 +56,8 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 _KEY = b',"usage":{'
 _NO_CHOICES = b'"choices":[]'
+_NAME = b'"usage"'
+_UNEXPECTED_KEY = re.compile(rb'"usage"\s*:\s*\{')
 _FINISHED = b'"finish_reason":"'
 _FINGERPRINT = b',"system_fingerprint":"'
 
@@ -82,7 +87,7 @@ class UsageMeter:
 
     def saw(self, event: bytes) -> None:
         if self._single_choice:
-            if _KEY in event:
+            if _KEY in event or _is_unexpected(event):
                 self._last = event
             return
         if not event.startswith(DATA) or event == DONE:
@@ -126,10 +131,9 @@ class UsageCutter:
         """What the client gets for this event: nothing, the event, or a held one before it."""
         if self._wish is UsageWish.EVERY_CHUNK:
             return [event]
-        totals = _NO_CHOICES in event and _KEY in event
         if self._wish is UsageWish.FINAL:
-            return [event if totals else _without_usage(event)]
-        if totals:
+            return [event if _is_totals(event) else _without_usage(event)]
+        if _is_totals(event):
             return self._release(_fingerprint(event))
         out = self._release(b"")
         event = _without_usage(event, keep_gap=True)
@@ -151,10 +155,25 @@ class UsageCutter:
 _GAP = b"\x00"  # no JSON text holds this byte unescaped, so it can mark where something was cut out
 
 
+def _is_unexpected(event: bytes) -> bool:
+    """Whether it has counts that do not begin with `_KEY`."""
+    return _NAME in event and _KEY not in event and _UNEXPECTED_KEY.search(event) is not None
+
+
+def _is_totals(event: bytes) -> bool:
+    """Whether it is the extra chunk that carries nothing but the totals."""
+    if not _is_unexpected(event):
+        return _NO_CHOICES in event and _KEY in event
+    try:
+        return not _bodies.decode(event.removeprefix(DATA)).choices
+    except msgspec.DecodeError:
+        return False
+
+
 def _without_usage(event: bytes, *, keep_gap: bool = False) -> bytes:
     begin = event.rfind(_KEY)
     if begin < 0:
-        return event
+        return _without_usage_slowly(event) if _is_unexpected(event) else event
     end = _closing_brace(event, begin + len(_KEY) - 1)
     try:
         _usages.decode(event[begin + len(_KEY) - 1 : end])

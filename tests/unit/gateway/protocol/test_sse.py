@@ -1,0 +1,33 @@
+"""Events come out whole, however the network cut them."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.protocol.sse import EventSplitter, error_event
+from tests.strategies import cuts
+from tests.vllm_stream import cut
+
+_events = st.lists(st.binary(min_size=1, max_size=30).map(lambda data: data.replace(b"\n", b"") or b"x"), max_size=8)
+
+
+@given(_events, st.binary(max_size=5), cuts)
+def test_events_are_the_same_at_any_cut(events: list[bytes], rest: bytes, points: list[int]) -> None:
+    rest = rest.replace(b"\n", b"")
+    splitter = EventSplitter()
+    data = b"".join(event + b"\n\n" for event in events) + rest
+    out = [event for piece in cut(data, points) for event in splitter.feed(piece)]
+    assert out == [event + b"\n\n" for event in events]
+    assert splitter.rest() == rest
+
+
+@given(st.lists(st.sampled_from([b"\n", b"a", b"\n\n", b"data: 1\n\n"]), max_size=12))
+def test_no_byte_is_lost_or_made_up(pieces: list[bytes]) -> None:
+    splitter = EventSplitter()
+    out = b"".join(event for piece in pieces for event in splitter.feed(piece))
+    assert out + splitter.rest() == b"".join(pieces)
+
+
+def test_error_event_is_one_event() -> None:
+    assert error_event(b'{"error":{}}') == b'event: error\ndata: {"error":{}}\n\n'
