@@ -58,7 +58,9 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> FastAPI:
     fleet.on_change(lambda model: gate.resize(model, len(fleet.ready(model)) * queue.places_per_replica))
     timeouts = settings.timeouts
     upstream = AiohttpUpstream(Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.between_chunks_s))
-    ledger = JournaledLedger(state_dir / "journal", partial(_write_entries, store), retry_on=sqlite3.Error)
+    ledger = JournaledLedger(
+        state_dir / "journal", partial(_write_entries, store), retry_on=(sqlite3.Error, sqlite.StoreUnusable)
+    )
     ports = Ports(clock, SqliteTenants(connection, clock), OpenLimits(), gate, fleet, upstream, ledger)
 
     @asynccontextmanager
@@ -113,6 +115,8 @@ async def _answer_call_error(request: Request, error: Exception) -> Response:
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
     """What FastAPI says of an address or a method that it does not know, in OpenAI's shape."""
-    if getattr(error, "status_code", 404) == 405:
-        return await _answer_call_error(request, MethodNotAllowed(path=request.url.path, method=request.method))
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        answer = await _answer_call_error(request, MethodNotAllowed(path=request.url.path, method=request.method))
+        answer.headers.update(error.headers or {})
+        return answer
     return await _answer_call_error(request, NotFound(path=request.url.path))

@@ -19,6 +19,7 @@ from gateway.errors import (
     ModelNotAllowed,
     ModelNotFound,
     ServerOverloaded,
+    UpstreamError,
     UpstreamFailed,
     UpstreamUnreachable,
 )
@@ -49,6 +50,7 @@ class Pipeline:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._load: LeastLoaded[Replica] = LeastLoaded()
+        ports.fleet.on_change(lambda _: self._load.forget({replica.id for replica in self._ready()}))
 
     async def run(self, call: Call) -> Reply:
         """Take all that the call needs and open the engine's answer.
@@ -73,6 +75,10 @@ class Pipeline:
 
     def models_for(self, principal: Principal) -> list[str]:
         return [model for model in self._ports.fleet.models() if principal.may_use(model)]
+
+    def _ready(self) -> Iterator[Replica]:
+        fleet = self._ports.fleet
+        return (replica for model in fleet.models() for replica in fleet.ready(model))
 
     def _check_model(self, model: str, principal: Principal) -> None:
         known = model in self._ports.fleet.models()
@@ -108,6 +114,7 @@ class Pipeline:
                     if len(tried) >= MOST_ATTEMPTS:
                         raise
                     continue
+                attempt.enter_context(self._believed(replica))
                 receipt.answered_by(replica.id, answer.status)
                 held.push_async_exit(attempt.pop_all())
                 return answer
@@ -119,6 +126,15 @@ class Pipeline:
             yield
         finally:
             self._load.end(replica.id)
+
+    @contextmanager
+    def _believed(self, replica: Replica) -> Iterator[None]:
+        """Until its answer breaks off in the middle."""
+        try:
+            yield
+        except UpstreamUnreachable:
+            self._ports.fleet.connection_broke(replica)
+            raise
 
     async def _refuse(self, model: str, answer: Answer) -> None:
         body = b"".join([piece async for piece in answer.body()])
@@ -163,14 +179,20 @@ class Reply:
         splitter = EventSplitter()
         cutter = UsageCutter(self._request.wish, single_choice=self._request.single_choice)
         meter = UsageMeter(single_choice=self._request.single_choice, n=self._request.n)
-        async for data in self._answer.body():
-            events = splitter.feed(data)
-            out = b"".join([piece for event in events for piece in cutter.cut(event)])
-            if out:
-                yield out
-                self._receipt.first_byte(meter.usage)
-            for event in events:
-                meter.saw(event)
+        try:
+            async for data in self._answer.body():
+                events = splitter.feed(data)
+                out = b"".join([piece for event in events for piece in cutter.cut(event)])
+                if out:
+                    yield out
+                    self._receipt.first_byte(meter.usage)
+                for event in events:
+                    meter.saw(event)
+        except UpstreamError:
+            held = b"".join(cutter.rest())
+            if held:
+                yield held
+            raise
         rest = b"".join(cutter.rest()) + splitter.rest()
         if rest:
             yield rest

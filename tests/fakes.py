@@ -236,7 +236,8 @@ class Received:
 
     @property
     def ended(self) -> bool:
-        return bool(self.messages) and not self.messages[-1].get("more_body", True)
+        last = self.messages[-1] if self.messages else {"type": "nothing"}
+        return last["type"] == "http.response.body" and not last.get("more_body")
 
 
 @dataclass(frozen=True)

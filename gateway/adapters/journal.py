@@ -27,12 +27,17 @@ _entries = msgspec.json.Decoder(Entry)
 
 
 class _Segment:
-    """One journal file. Its owner holds a lock on it, by which others know that it is still written to."""
+    """One journal file. Its owner holds a lock on it, by which others know that it is still written to.
+
+    It gets its name only once it is locked: under that name nobody ever finds it free before its owner is done.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / f"{os.getpid()}-{secrets.token_hex(4)}.journal"
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        unlocked = self.path.with_suffix(".new")
+        self._file = os.open(unlocked, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
+        unlocked.rename(self.path)
         self.empty = True
 
     def append(self, line: bytes) -> None:
@@ -44,19 +49,19 @@ class _Segment:
 
 
 class JournaledLedger:
-    """Use as `with`. `write` stores entries for good, all or none, and may raise OSError or `retry_on`."""
+    """Use as `with`. `write` stores entries for good, all or none, and may raise OSError or one of `retry_on`."""
 
     def __init__(
         self,
         folder: Path,
         write: Callable[[Sequence[Entry]], None],
         *,
-        retry_on: type[Exception],
+        retry_on: tuple[type[Exception], ...],
         move_every_s: float = 0.2,
     ) -> None:
         self._folder = folder
         self._write = write
-        self._retry_on = retry_on
+        self._retry_on: tuple[type[Exception], ...] = (OSError, *retry_on)
         self._move_every_s = move_every_s
         self._lock = threading.Lock()
         self._segment: _Segment | None = None
@@ -78,6 +83,7 @@ class JournaledLedger:
                 self._segment.close()
                 if self._segment.empty:
                     self._segment.path.unlink(missing_ok=True)
+                self._segment = None
 
     def record(self, entry: Entry) -> None:
         line = msgspec.json.encode(entry) + b"\n"
@@ -105,7 +111,7 @@ class JournaledLedger:
                 return  # somebody is writing it
             try:
                 self._write(_read(file.read(), path))
-            except (OSError, self._retry_on) as problem:
+            except self._retry_on as problem:
                 log.warning("The ledger's store does not take entries (%s); they stay in %s until it does.", problem, path)
                 return
             path.unlink()

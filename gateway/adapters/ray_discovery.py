@@ -62,13 +62,16 @@ class RayDiscovery:
         if self._token_file is None:
             return {}
         try:
-            return {"Authorization": f"Bearer {self._token_file.read_text().strip()}"}
-        except OSError as problem:
+            token = self._token_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as problem:
             raise ListUnreadable(f"Ray's token file {self._token_file} cannot be read") from problem
+        if not token.isprintable():
+            raise ListUnreadable(f"Ray's token file {self._token_file} holds something else than one token")
+        return {"Authorization": f"Bearer {token}"}
 
     def _advice(self, status: int) -> str:
         if status in (401, 403):
-            return "set ray_token_file of this fleet to the cluster's token"
+            return "set token_file of this fleet to a file with the cluster's token"
         return "is this Ray's dashboard address?"
 
 

@@ -7,12 +7,11 @@ first `send` fails, a generator's body has never begun and its `finally` never r
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from gateway.errors import CallError, UpstreamError
 from gateway.pipeline import Call, Pipeline, Reply
 from gateway.protocol import openai
-from gateway.protocol.asgi import REQUEST_ID, Receive, Scope, Send, header, language, send_error
+from gateway.protocol.asgi import REQUEST_ID, Message, Receive, Scope, Send, header, language, send_error
 from gateway.protocol.sse import error_event
 
 
@@ -31,16 +30,16 @@ class InferenceEndpoint:
             body = await _read_body(receive)
         except ClientGone:
             return
-        answering = asyncio.create_task(self._answer(scope, body, send))
+        answering = asyncio.create_task(self._answer(scope, body, _cancelling(send)))
         leaving = asyncio.create_task(_until_gone(receive))
         try:
             await asyncio.wait([answering, leaving], return_when=asyncio.FIRST_COMPLETED)
         finally:
             leaving.cancel()
-            if not answering.done():
-                answering.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await answering
+            answering.cancel()
+            await asyncio.wait([answering])  # what it holds is given back before anybody believes that the call is over
+        if not answering.cancelled():
+            answering.result()
 
     async def _answer(self, scope: Scope, body: bytes, send: Send) -> None:
         try:
@@ -101,6 +100,18 @@ async def _read_body(receive: Receive) -> bytes:
         pieces.append(message.get("body", b""))
         if not message.get("more_body"):
             return b"".join(pieces)
+
+
+def _cancelling(send: Send) -> Send:
+    """A server may also say by an OSError that the client is gone (ASGI 2.4): to the call that is the same as its leaving."""
+
+    async def send_or_cancel(message: Message) -> None:
+        try:
+            await send(message)
+        except OSError as problem:
+            raise asyncio.CancelledError from problem
+
+    return send_or_cancel
 
 
 async def _until_gone(receive: Receive) -> None:

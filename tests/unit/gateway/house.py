@@ -1,0 +1,51 @@
+"""A gateway over fakes: one key, one model on two replicas, as many places as asked for."""
+
+from __future__ import annotations
+
+from gateway.adapters.asyncio_gate import AsyncioGate
+from gateway.app import assemble
+from gateway.policy.admission import Patience
+from gateway.ports import Entry, Ports, Principal, Replica
+from gateway.settings import GatewaySettings
+from tests.fakes import FakeClient, FakeFleet, FakeLedger, FakeLimits, FakeTenants, FakeUpstream, LoopClock, Script
+
+MODEL = "daemun-demo"
+A, B, C, D = (Replica(name, MODEL, f"http://{name}") for name in "abcd")
+ANNA = Principal("key_anna", "anna", "chatbot")
+BORA = Principal("key_bora", "bora", "search", models=frozenset({"other-model"}))
+
+
+class House:
+    """The assembled app, its fakes within reach. The fleet's size does not change the places; tests do."""
+
+    def __init__(
+        self,
+        *scripts: Script,
+        replicas: tuple[Replica, ...] = (A, B),
+        places: int = 4,
+        most_waiting: int = 2,
+        limits: FakeLimits | None = None,
+    ) -> None:
+        self.tenants = FakeTenants({"dm-anna": ANNA, "dm-bora": BORA})
+        self.limits = limits or FakeLimits()
+        self.clock = LoopClock()
+        self.gate = AsyncioGate(Patience(most_waiting, busy_s=30, cold_s=120), self.clock)
+        self.gate.resize(MODEL, places)
+        self.fleet = FakeFleet({MODEL: replicas, "other-model": ()})
+        self.upstream = FakeUpstream(*scripts)
+        self.ledger = FakeLedger()
+        ports = Ports(self.clock, self.tenants, self.limits, self.gate, self.fleet, self.upstream, self.ledger)
+        self.app = assemble(ports, GatewaySettings(max_body_bytes=4096))
+        self.client = FakeClient(self.app, authorization="Bearer dm-anna")
+        self.stranger = FakeClient(self.app)
+
+    @property
+    def entry(self) -> Entry:
+        """The only one."""
+        (entry,) = self.ledger.entries
+        return entry
+
+    def has_given_everything_back(self) -> bool:
+        """No place, no open answer, nothing in flight, and every reservation settled once."""
+        settled = all(len(reservation.settled) == 1 for reservation in self.limits.reservations)
+        return settled and self.gate.counts(MODEL) == (0, 0) and self.upstream.open_now == 0

@@ -1,0 +1,209 @@
+"""Every error of the contract, as a client reads it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.errors import CallError, InvalidRequest
+from gateway.routes.inference import bearer
+from tests.fakes import FakeClient, FakeLimits, Leaving, Received, Script
+from tests.unit.gateway.house import MODEL, House
+
+CHAT = "/v1/chat/completions"
+GOOD = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "안녕"}]}).encode()
+FULL = Script(pieces=(b"{}",), status=503, content_type="application/json")
+
+
+def expect(received: Received, status: int, code: str, param: str | None = None) -> dict[str, Any]:
+    assert received.status == status
+    assert received.headers["content-type"] == "application/json"
+    assert received.headers["x-request-id"].startswith("req_")
+    assert int(received.headers["content-length"]) == len(received.body)
+    error = received.error
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["code"], error["param"]) == (code, param)
+    assert error["message"]
+    assert received.ended
+    return error
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b"", None),
+        (b"[]", None),
+        (b"{}", "model"),
+        (b'{"model":"m","stream_options":{"include_usage":7}}', "stream_options.include_usage"),
+    ],
+)
+async def test_malformed_body_is_a_400_that_names_the_field(body: bytes, param: str | None) -> None:
+    house = House(Script())
+    expect(await house.client.post(CHAT, body), 400, "invalid_request", param)
+    assert house.ledger.entries == []
+
+
+@pytest.mark.parametrize("authorization", ["", "dm-anna", "Basic dm-anna", "Bearer", "Bearer  ", "Bearer dm-nobody"])
+async def test_key_is_checked_before_the_body(authorization: str) -> None:
+    house = House(Script())
+    received = await house.stranger.post(CHAT, b"not json", authorization=authorization)
+    error = expect(received, 401, "invalid_api_key")
+    assert error["type"] == "authentication_error"
+    assert received.headers["www-authenticate"] == "Bearer"
+
+
+def test_bearer_is_read_as_the_standard_has_it() -> None:
+    assert bearer("bearer  dm-1 ") == "dm-1"
+    assert bearer("Basic dm-1") == bearer("") == ""
+
+
+async def test_forbidden_model_is_told_from_an_unknown_one() -> None:
+    house = House(Script())
+    forbidden = await house.stranger.post(CHAT, GOOD, authorization="Bearer dm-bora")
+    assert "other-model" in expect(forbidden, 403, "model_not_allowed", "model")["message"]
+    unknown = await house.client.post(CHAT, b'{"model":"gpt-9"}')
+    message = expect(unknown, 404, "model_not_found", "model")["message"]
+    assert "gpt-9" in message
+    assert f"{MODEL}, other-model" in message
+    assert [(entry.outcome, entry.status) for entry in house.ledger.entries] == [("rejected", 403), ("rejected", 404)]
+
+
+async def test_names_in_requests_cannot_break_messages() -> None:
+    name = "{model}{0}%s\"'"
+    unknown = await House(Script()).client.post(CHAT, json.dumps({"model": name}).encode())
+    assert name in expect(unknown, 404, "model_not_found", "model")["message"]
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_large_body_is_refused_as_soon_as_it_is_known(announced: bool) -> None:
+    house = House(Script())
+    pieces = [b" " * 1000] * 5
+    client = FakeClient(house.app, content_length="5000") if announced else house.stranger
+    received = await client.request("POST", CHAT, pieces)
+    assert "4096" in expect(received, 413, "request_too_large")["message"]
+    assert house.tenants.asked == []
+
+
+async def test_body_of_exactly_the_limit_passes() -> None:
+    house = House(Script(pieces=(b"{}",), content_type="application/json"))
+    body = GOOD + b" " * (4096 - len(GOOD))
+    assert (await house.client.post(CHAT, body, content_length="4096")).status == 200
+
+
+async def test_full_queue_is_a_503_with_an_honest_time() -> None:
+    house = House(Script(), places=0, most_waiting=0)
+    received = await house.client.post(CHAT, GOOD)
+    assert "120" in expect(received, 503, "server_overloaded")["message"]
+    assert received.headers["retry-after"] == "120"
+    assert (house.entry.outcome, house.entry.error_code, house.entry.queue_s) == ("rejected", "server_overloaded", None)
+
+
+async def test_patience_that_ran_out_is_a_503_too() -> None:
+    house = House(Script(), places=0)
+    received = await house.client.post(CHAT, GOOD)
+    expect(received, 503, "queue_timeout")
+    assert int(received.headers["retry-after"]) >= 1
+    assert house.entry.duration_s == pytest.approx(120)
+    assert house.has_given_everything_back()
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "code"),
+    [
+        (Script(head="refused"), 502, "upstream_unreachable"),
+        (Script(head="reset"), 502, "upstream_unreachable"),
+        (Script(head="hangs"), 504, "upstream_timeout"),
+        (Script(pieces=(b"oops",), status=500), 502, "upstream_failed"),
+        (Script(status=302), 502, "upstream_failed"),
+        (Script(pieces=(b'{"cut', b"off"), end="reset"), 502, "upstream_unreachable"),
+        (Script(end="hangs"), 504, "upstream_timeout"),
+    ],
+)
+async def test_failing_engine_is_not_the_clients_fault(script: Script, status: int, code: str) -> None:
+    house = House(script)
+    assert expect(await house.client.post(CHAT, GOOD), status, code)["type"] == "upstream_error"
+    assert (house.entry.outcome, house.entry.error_code) == ("failed", code)
+    assert house.has_given_everything_back()
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_engines_refusal_keeps_its_reason_and_field(status: int) -> None:
+    reason = {"error": {"message": "최대 길이 {2048}을 넘습니다.", "type": "BadRequestError", "param": "messages", "code": 400}}
+    house = House(Script(pieces=(json.dumps(reason).encode(),), status=status, content_type="application/json"))
+    error = expect(await house.client.post(CHAT, GOOD), 400, "invalid_request", "messages")
+    assert "최대 길이 {2048}을 넘습니다." in error["message"]
+    assert (house.entry.outcome, house.entry.status) == ("rejected", 400)
+    assert house.fleet.broken == []
+
+
+@pytest.mark.parametrize("reason", [b"", b"<html>", b'{"detail":"x"}', b'{"error":"text"}', b'{"error":{"message":7}}'])
+async def test_refusal_without_a_reason_is_still_a_400(reason: bytes) -> None:
+    house = House(Script(pieces=(reason,), status=400))
+    expect(await house.client.post(CHAT, GOOD), 400, "invalid_request")
+
+
+async def test_limits_refusal_is_answered_before_a_place_is_taken() -> None:
+    class Empty(CallError):
+        status, code, type = 429, "rate_limit_exceeded", "rate_limit_error"
+        messages = InvalidRequest.messages
+
+    house = House(Script(), limits=FakeLimits(refuses=Empty(detail="slow down", retry_after_s=2.1)))
+    received = await house.client.post(CHAT, GOOD)
+    expect(received, 429, "rate_limit_exceeded")
+    assert received.headers["retry-after"] == "3"
+    assert (house.entry.outcome, house.entry.queue_s) == ("rejected", None)
+
+
+async def test_messages_are_korean_where_the_client_reads_korean() -> None:
+    house = House(Script(), places=0, most_waiting=0)
+    for path, body, word in [(CHAT, GOOD, "자리"), (CHAT, b"{}", "'model'"), (CHAT, b"", "JSON"), ("/v2", GOOD, "/v2")]:
+        message = (await house.client.post(path, body, accept_language="ko-KR,ko;q=0.9,en;q=0.8")).error["message"]
+        assert word in message
+        assert any("가" <= letter <= "힣" for letter in message)
+
+
+async def test_unknown_address_and_wrong_method_are_answered_in_the_same_shape() -> None:
+    client = FakeClient(House(Script()).app)
+    expect(await client.request("GET", "/v1/nothing"), 404, "not_found")
+    wrong = await client.request("GET", CHAT)
+    assert "GET" in expect(wrong, 405, "method_not_allowed")["message"]
+    assert wrong.headers["allow"] == "POST"
+    expect(await client.request("DELETE", "/v1/models"), 405, "method_not_allowed")
+
+
+async def test_fault_of_ours_is_a_500_that_names_the_request(caplog: pytest.LogCaptureFixture) -> None:
+    house = House(Script(), limits=FakeLimits(refuses=ZeroDivisionError()))  # type: ignore[arg-type]
+    received = await house.client.post(CHAT, GOOD)
+    message = expect(received, 500, "internal_error")["message"]
+    assert received.headers["x-request-id"] in message
+    assert received.headers["x-request-id"] in caplog.text
+    assert "dm-anna" not in caplog.text
+    assert (house.entry.outcome, house.entry.error_code, house.entry.status) == ("failed", "internal_error", 500)
+
+
+async def test_request_ids_differ_and_go_into_the_ledger_and_to_the_engine() -> None:
+    house = House(Script(pieces=(b"{}",), content_type="application/json"))
+    ids = [(await house.client.post(CHAT, GOOD)).headers["x-request-id"] for _ in range(3)]
+    assert len(set(ids)) == 3
+    assert [entry.id for entry in house.ledger.entries] == [call[3] for call in house.upstream.calls] == ids
+
+
+async def test_client_that_leaves_before_its_body_is_whole_leaves_no_trace() -> None:
+    house = House(Script())
+    received = await house.client.request("POST", CHAT, (), Leaving(after_messages=0))
+    assert received.messages == []
+    assert house.ledger.entries == []
+
+
+def _leaves(error: type[CallError]) -> list[type[CallError]]:
+    return [error] + [leaf for child in error.__subclasses__() for leaf in _leaves(child)]
+
+
+def test_every_error_speaks_both_languages() -> None:
+    ours = [error for error in _leaves(CallError) if error.__module__ == "gateway.errors" and "messages" in vars(error)]
+    assert len(ours) > 12
+    for error in ours:
+        assert set(error.messages) == {"en", "ko"}
+        assert 400 <= error.status < 600
