@@ -6,6 +6,7 @@ given as argument; all else lands in the supervisor's log.
 """
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -62,9 +63,9 @@ def main() -> int:
         _serve_until(stop, settings, report)
     except ClusterFailed as failure:
         report(str(failure))
-        return 1
-    finally:
-        _end(report)
+        # Without goodbye: what is broken can hold up an orderly end for a minute, and the supervisor ends everything anyway.
+        os._exit(1)
+    _end(report)
     return 0
 
 
@@ -137,10 +138,20 @@ def _lines(status: ServeStatus, elapsed_s: float) -> Iterator[tuple[str, str]]:
 
 
 def _cause(app: ApplicationStatusOverview) -> str:
-    """The sentence inside Serve's message: the last line that names an exception, without the traceback around it."""
+    """The sentence inside Serve's message, without the traceback around it; if it only points at the engine's log, that log's."""
     text = "\n".join([app.message, *(deployment.message for deployment in app.deployments.values())])
-    named = [line.strip() for line in text.splitlines() if "Error: " in line or "Exception: " in line]
-    return _one_line(named[-1] if named else text)
+    sentence = _last_error(text) or text
+    if "See root cause above" in sentence:
+        logs = Path(os.environ["TMPDIR"]).glob("session_2*/logs/worker-*.err")
+        engine = "\n".join(line for log in logs for line in log.read_text(errors="replace").splitlines() if "EngineCore" in line)
+        sentence = _last_error(engine) or sentence
+    return _one_line(sentence)
+
+
+def _last_error(text: str) -> str | None:
+    """What follows the last `SomeError: ` in a log or traceback."""
+    found = re.findall(r"\w+(?:Error|Exception|Failed): (.+)", text)
+    return found[-1] if found else None
 
 
 def _one_line(what: object) -> str:

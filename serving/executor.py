@@ -7,6 +7,7 @@ It also keeps a CPU replica at two processes: for CPUs vLLM would otherwise put 
 once more (8 s), only to be able to bind threads to cores. daemun does not bind them.
 """
 
+import multiprocessing
 import signal
 
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
@@ -20,4 +21,6 @@ class LeashedExecutor(UniProcExecutor):  # type: ignore[misc]  # vLLM is untyped
     def _init_executor(self) -> None:
         # SIGKILL: there is nobody left to drain for.
         die_with_parent(signal.SIGKILL)
+        # Locks made under another start method keep a name in /dev/shm, and a killed process would leave it there.
+        multiprocessing.set_start_method("fork", force=True)
         super()._init_executor()

@@ -5,6 +5,7 @@ to end what it started, to remove its files and to say in one sentence why. This
 """
 
 import os
+import re
 import secrets
 import select
 import shutil
@@ -27,6 +28,7 @@ from serving.spec import SpecError, read_spec
 SHUTDOWN_MARGIN_S = 30.0
 LAST_GRACE_S = 3.0
 LOG_TAIL_LINES = 20
+COMPLAINT = re.compile(r"\b(ERROR|CRITICAL|FATAL)\b|(Error|Exception): ")
 
 Report = Callable[[str], None]
 
@@ -48,7 +50,7 @@ def run(settings: ServingSettings, report: Report) -> int:
         if killed:
             report(f"ended {len(killed)} processes that did not end by themselves")
         if code != 0:
-            for line in _log_tail(run_dir):
+            for line in _complaints(run_dir):
                 report(f"  {line}")
     finally:
         end_descendants(0)
@@ -144,13 +146,11 @@ def _exit_code(cluster: subprocess.Popen[bytes], report: Report, *, stopped: boo
         return 1
     if code < 0 and not stopped:
         report(f"the cluster process was ended by {signal.Signals(-code).name}")
-    return 0 if stopped and code in (0, -signal.SIGTERM) else abs(code)
+    return 0 if stopped else abs(code)
 
 
-def _log_tail(run_dir: Path) -> list[str]:
-    """The last lines of what the cluster process said, then of what replicas said before they failed."""
-    logs = [run_dir / "cluster.log", *sorted(run_dir.glob("session_2*/logs/worker-*.err"))]
-    lines: list[str] = []
-    for log in logs:
-        lines += [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-LOG_TAIL_LINES:]
-    return lines[-2 * LOG_TAIL_LINES :]
+def _complaints(run_dir: Path) -> list[str]:
+    """The last lines that speak of errors, of the cluster process and of the replicas, for after a failure."""
+    logs = [run_dir / "cluster.log", *run_dir.glob("session_2*/logs/worker-*.err"), *run_dir.glob("session_2*/logs/raylet.err")]
+    lines = [line for log in logs for line in log.read_text(errors="replace").splitlines() if COMPLAINT.search(line)]
+    return lines[-LOG_TAIL_LINES:]

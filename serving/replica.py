@@ -9,6 +9,7 @@ stack, and replaces vLLM's Prometheus statistics by Ray's, which is why /metrics
 
 import argparse
 import importlib.util
+import logging
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -16,7 +17,11 @@ import types
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from serving.spec import ModelSpec
+
+logger = logging.getLogger("ray.serve")
 
 Device = Literal["cpu", "gpu"]
 
@@ -42,6 +47,10 @@ def engine_args(spec: ModelSpec, device: Device) -> dict[str, Any]:
     return args | engine.extra_args
 
 
+class EngineFailed(Exception):
+    """The engine did not start. Its message is one line."""
+
+
 class Replica:
     """One engine with its server. Wrapped by `serving.app.build_app`; Serve calls everything below by name."""
 
@@ -61,7 +70,7 @@ class Replica:
         try:
             self._client = AsyncLLM.from_engine_args(self._args, usage_context=UsageContext.OPENAI_API_SERVER)
         except Exception as error:  # noqa: BLE001 - vLLM's validation errors cannot be pickled: Serve would report that instead
-            raise RuntimeError(f"vLLM cannot load {spec.weights}: {error}") from None
+            raise EngineFailed(f"vLLM cannot load {spec.weights}: {_sentence(error)}") from None
 
     async def __serve_build_asgi_app__(self) -> Any:
         """vLLM's own FastAPI app. Serve calls this once, after the constructor."""
@@ -80,13 +89,28 @@ class Replica:
         return app
 
     async def check_health(self) -> None:
-        """Raises when the engine is dead; Serve then replaces the replica."""
-        await self._client.check_health()
+        """Ends the replica when its engine is dead; Serve then starts another.
+
+        Raising would also do, but only at the third time, and until then the replica would take requests that it cannot answer.
+        """
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            await self._client.check_health()
+        except EngineDeadError:
+            logger.error("The engine process has ended; the replica ends with it.")
+            os._exit(1)
 
     def __del__(self) -> None:
         # Serve calls this after the drain. The constructor may have failed before there was a client.
         if client := getattr(self, "_client", None):
             client.shutdown()
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong, on one line: pydantic's errors have many, and repeat the whole input."""
+    text = str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error)
+    return " ".join(text.split())
 
 
 def _preload_engine_process() -> None:
