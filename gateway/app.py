@@ -94,8 +94,7 @@ def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None 
 
 def _discovery(fleet: RayFleet | StaticFleet, state_dir: Path) -> Discovery:
     if isinstance(fleet, RayFleet):
-        default = state_dir / RAY_TOKEN
-        return RayDiscovery(fleet.url, fleet.token_file or (default if default.exists() else None))
+        return RayDiscovery(fleet.url, fleet.token_file, own_token_file=state_dir / RAY_TOKEN)
     return StaticDiscovery(fleet.urls, fleet.models)
 
 

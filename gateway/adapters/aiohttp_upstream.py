@@ -30,20 +30,25 @@ class AiohttpUpstream:
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: tuple[aiohttp.ClientSession, ...] = ()
 
     async def __aenter__(self) -> AiohttpUpstream:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=self._KEEP_ALIVE_S),
+        kept = aiohttp.TCPConnector(limit=0, keepalive_timeout=self._KEEP_ALIVE_S)
+        new = aiohttp.TCPConnector(limit=0, force_close=True)
+        self._sessions = (self._session(kept), self._session(new))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for session in self._sessions:
+            await session.close()
+
+    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
 
     @asynccontextmanager
     async def open(self, replica: Replica, path: str, body: bytes, request_id: str) -> AsyncIterator[AiohttpAnswer]:
@@ -54,13 +59,16 @@ class AiohttpUpstream:
             response.close() if not response.content.at_eof() else response.release()
 
     async def _post(self, url: str, body: bytes, request_id: str) -> aiohttp.ClientResponse:
-        """Once more if a kept connection turned out to be closed: the server hung up before it read the request."""
-        assert self._session is not None, "open() outside of the async with block"  # noqa: S101
+        """Once more if a kept connection turned out to be closed: the server hung up before it read the request.
+
+        The second try makes a new connection, since all that are kept may be closed.
+        """
+        assert self._sessions, "open() outside of the async with block"  # noqa: S101
         headers = {"content-type": "application/json", "accept-encoding": "identity", "x-request-id": request_id}
-        for last in (False, True):
+        for last, session in enumerate(self._sessions):
             try:
                 async with _deadline(self._timeouts.first_byte_s):
-                    return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
+                    return await session.post(url, data=body, headers=headers, allow_redirects=False)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as problem:
                 if last or isinstance(problem, aiohttp.ClientConnectorError):
                     raise UpstreamUnreachable from problem

@@ -134,8 +134,8 @@ class ProbedFleet:
             self._listings[discovery] = await discovery.listing(session)
             self._unreadable.pop(discovery, None)
         except ListUnreadable as problem:
-            if discovery not in self._unreadable:
-                log.info("%s", problem)
+            if discovery in self._listings and discovery not in self._unreadable:
+                log.warning("The last list of replicas stays in force: %s", problem)
             self._unreadable[discovery] = str(problem)
 
     async def _probe(self, member: _Member, session: aiohttp.ClientSession) -> None:

@@ -41,11 +41,14 @@ class _Instance(msgspec.Struct, frozen=True):
 
 
 class RayDiscovery:
-    """`token_file` holds the cluster's token (RAY_AUTH_MODE=token); it is read anew each time, so it may be replaced."""
+    """`token_file` holds the cluster's token (RAY_AUTH_MODE=token). `own_token_file` is where a cluster of daemun's leaves one;
+    it counts where no other is given. Both are read anew each time: a cluster may start later than the gateway, or anew.
+    """
 
-    def __init__(self, url: str, token_file: Path | None) -> None:
+    def __init__(self, url: str, token_file: Path | None, own_token_file: Path | None = None) -> None:
         self._url = url.rstrip("/") + "/api/serve/applications/"
         self._token_file = token_file
+        self._own_token_file = own_token_file
 
     async def listing(self, session: aiohttp.ClientSession) -> Listing:
         try:
@@ -59,14 +62,15 @@ class RayDiscovery:
             raise ListUnreadable(f"Ray Serve at {self._url} answered something else than its list of applications") from problem
 
     def _headers(self) -> dict[str, str]:
-        if self._token_file is None:
+        file = self._token_file or self._own_token_file
+        if file is None or (file is self._own_token_file and not file.exists()):
             return {}
         try:
-            token = self._token_file.read_text(encoding="ascii").strip()
+            token = file.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as problem:
-            raise ListUnreadable(f"Ray's token file {self._token_file} cannot be read") from problem
+            raise ListUnreadable(f"Ray's token file {file} cannot be read") from problem
         if not token.isprintable():
-            raise ListUnreadable(f"Ray's token file {self._token_file} holds something else than one token")
+            raise ListUnreadable(f"Ray's token file {file} holds something else than one token")
         return {"Authorization": f"Bearer {token}"}
 
     def _advice(self, status: int) -> str:

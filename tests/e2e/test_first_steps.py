@@ -29,14 +29,9 @@ def test_a_whole_answer_and_a_stream_say_the_same_and_count_the_same(daemun: Sta
     question = [{"role": "user", "content": "GPU가 왜 부족해요?"}]
     whole = client.chat.completions.with_raw_response.create(model=MODEL, messages=question, temperature=0)  # type: ignore[arg-type]
     answer = whole.parse()
-    with client.chat.completions.with_streaming_response.create(
-        model=MODEL,
-        messages=question,  # type: ignore[arg-type]
-        temperature=0,
-        stream=True,
-    ) as stream:
-        pieces = [chunk.choices[0].delta.content or "" for chunk in stream.parse()]
-        streamed = daemun.entry(stream.headers["x-request-id"])
+    stream = client.chat.completions.with_raw_response.create(model=MODEL, messages=question, temperature=0, stream=True)  # type: ignore[arg-type]
+    pieces = [chunk.choices[0].delta.content or "" for chunk in stream.parse()]  # type: ignore[union-attr]
+    streamed = daemun.entry(stream.headers["x-request-id"])
     assert "".join(pieces) == answer.choices[0].message.content
     assert len(pieces) > 3
     counted = daemun.entry(whole.headers["x-request-id"])
