@@ -11,7 +11,6 @@ import hmac
 import secrets
 import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from dataclasses import astuple, dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -131,10 +130,10 @@ def create_key(
         created_at=clock.time(),
         revoked_at=None,
     )
-    with closing(connection.cursor()) as cursor:
-        cursor.execute("BEGIN IMMEDIATE")
-        cursor.execute("INSERT OR IGNORE INTO tenants (name, created_at) VALUES (?, ?)", (tenant, info.created_at))
-        cursor.execute(
+    with connection:  # commits, or rolls back if anything fails
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT OR IGNORE INTO tenants (name, created_at) VALUES (?, ?)", (tenant, info.created_at))
+        connection.execute(
             "INSERT INTO keys (id, hash, tenant, project, models, created_at) VALUES (?, ?, ?, ?, ?, ?)",
             (
                 info.id,
@@ -145,7 +144,6 @@ def create_key(
                 info.created_at,
             ),
         )
-        cursor.execute("COMMIT")
     return secret, info
 
 
@@ -168,13 +166,12 @@ def revoke_key(connection: sqlite3.Connection, clock: Clock, key_id: str) -> Non
 
 def write_entries(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
     """All or none of them. An entry that is there already stays as it is."""
-    with closing(connection.cursor()) as cursor:
-        cursor.execute("BEGIN IMMEDIATE")
-        cursor.executemany(
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(
             f"INSERT OR IGNORE INTO ledger ({_COLUMNS}) VALUES ({_PLACES})",  # noqa: S608 (names of our own fields)
             (astuple(entry) for entry in entries),
         )
-        cursor.execute("COMMIT")
 
 
 def read_entries(connection: sqlite3.Connection, *, last: int) -> list[Entry]:

@@ -1,0 +1,202 @@
+"""A fleet's looks at a list and at real servers, one look at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import aiohttp
+import pytest
+
+from gateway.adapters.probed_fleet import Listing, ListUnreadable, ProbedFleet, Target
+from gateway.adapters.static_discovery import StaticDiscovery
+from gateway.policy.breaker import SILENT_PROBES
+from gateway.ports import Replica
+from tests.fakes import Script
+from tests.loopback import LoopbackServer, Request, loopback, says
+
+MODELS = '{"object":"list","data":[{"id":"solar","object":"model"},{"id":"한국어"}]}'.encode()
+
+
+@dataclass(eq=False)
+class FakeDiscovery:
+    found: Listing | ListUnreadable = field(default_factory=Listing)
+
+    async def listing(self, session: aiohttp.ClientSession) -> Listing:
+        if isinstance(self.found, ListUnreadable):
+            raise self.found
+        return self.found
+
+
+@dataclass
+class Engine:
+    """A replica that answers its probes as told."""
+
+    health: Script = field(default_factory=lambda: says(b""))
+    models: Script = field(default_factory=lambda: says(MODELS))
+
+    def act(self, request: Request) -> Script:
+        return self.health if request.path == "/health" else self.models
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.1)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+async def server(engine: Engine) -> AsyncIterator[LoopbackServer]:
+    async with loopback(engine.act) as acting:
+        yield acting
+
+
+def fleet_of(*discoveries: FakeDiscovery | StaticDiscovery) -> ProbedFleet:
+    return ProbedFleet(discoveries, look_s=60, probe_timeout_s=0.1)
+
+
+def ids(fleet: ProbedFleet, model: str = "solar") -> list[str]:
+    return [replica.id for replica in fleet.ready(model)]
+
+
+async def test_listed_server_that_answers_is_ready_for_its_models(server: LoopbackServer, session: aiohttp.ClientSession) -> None:
+    fleet, told = fleet_of(FakeDiscovery(Listing([Target("r1", server.url)], {"solar": "running"}))), list[str]()
+    fleet.on_change(told.append)
+    assert fleet.waiting_for() == ["the first look at the fleet"]
+    await fleet.look(session)
+    assert fleet.ready("solar") == (Replica("r1", "solar", server.url),)
+    assert list(fleet.models()) == ["solar", "한국어"]
+    assert fleet.waiting_for() == []
+    assert sorted(told) == ["solar", "한국어"]
+    await fleet.look(session)
+    assert len(told) == 2, "no change, nothing told"
+    assert [request.path for request in server.requests].count("/v1/models") == 1
+
+
+async def test_broken_connection_takes_a_replica_out_at_once_and_a_probe_brings_it_back(
+    server: LoopbackServer, session: aiohttp.ClientSession
+) -> None:
+    fleet, told = fleet_of(StaticDiscovery([server.url], ["solar"])), list[str]()
+    await fleet.look(session)
+    fleet.on_change(told.append)
+    (replica,) = fleet.ready("solar")
+    fleet.connection_broke(replica)
+    assert ids(fleet) == []
+    assert sorted(told) == ["solar", "한국어"], "it served both"
+    assert fleet.waiting_for()[0] == "a ready replica of solar (static)"
+    await fleet.look(session)
+    assert ids(fleet) == [server.url]
+
+
+async def test_connection_that_breaks_during_a_probe_outweighs_its_answer(
+    engine: Engine, server: LoopbackServer, session: aiohttp.ClientSession
+) -> None:
+    fleet = fleet_of(StaticDiscovery([server.url], ["solar"]))
+    await fleet.look(session)
+    engine.health = Script(pieces=(b"ok",), every_s=0.05)
+    looking = asyncio.create_task(fleet.look(session))
+    await asyncio.sleep(0.02)
+    fleet.connection_broke(fleet.ready("solar")[0])
+    await looking
+    await fleet.look(session)
+    assert ids(fleet) == [server.url], "the next probe counts again"
+
+
+async def test_unknown_replica_breaks_nothing(session: aiohttp.ClientSession) -> None:
+    fleet_of(FakeDiscovery()).connection_broke(Replica("gone", "solar", "http://gone"))
+
+
+@pytest.mark.parametrize("health", [says(b"", 503), Script(head="reset")])
+async def test_refused_probe_takes_a_replica_out(
+    engine: Engine, server: LoopbackServer, session: aiohttp.ClientSession, health: Script
+) -> None:
+    fleet = fleet_of(StaticDiscovery([server.url], ["solar"]))
+    await fleet.look(session)
+    engine.health = health
+    await fleet.look(session)
+    assert ids(fleet) == []
+
+
+async def test_silent_probes_take_a_replica_out_only_in_a_row(
+    engine: Engine, server: LoopbackServer, session: aiohttp.ClientSession
+) -> None:
+    fleet = fleet_of(StaticDiscovery([server.url], ["solar"]))
+    await fleet.look(session)
+    engine.health = Script(head="hangs")
+    ready = []
+    for _ in range(SILENT_PROBES):
+        await fleet.look(session)
+        ready.append(bool(ids(fleet)))
+    assert ready == [True] * (SILENT_PROBES - 1) + [False]
+
+
+@pytest.mark.parametrize("models", [says(b"<html>"), says(b"{}", 404), says(b'{"data":[]}'), Script(head="reset")])
+async def test_server_that_names_no_models_gets_no_calls_until_it_does(
+    engine: Engine, server: LoopbackServer, session: aiohttp.ClientSession, models: Script
+) -> None:
+    engine.models = models
+    fleet = fleet_of(StaticDiscovery([server.url + "/"], ["solar"]))
+    await fleet.look(session)
+    assert ids(fleet) == []
+    assert list(fleet.models()) == ["solar"]
+    engine.models = says(MODELS)
+    await fleet.look(session)
+    assert fleet.ready("solar")[0].base_url == server.url
+
+
+async def test_unreadable_list_keeps_the_last_one(server: LoopbackServer, session: aiohttp.ClientSession) -> None:
+    discovery = FakeDiscovery(Listing([Target("r1", server.url)], {"solar": "running"}))
+    fleet = fleet_of(discovery)
+    await fleet.look(session)
+    listed = discovery.found
+    discovery.found = ListUnreadable("Ray Serve (not reachable)")
+    await fleet.look(session)
+    assert ids(fleet) == ["r1"]
+    assert fleet.waiting_for() == ["Ray Serve (not reachable)"]
+    discovery.found = listed
+    await fleet.look(session)
+    assert fleet.waiting_for() == []
+
+
+async def test_one_unreadable_list_leaves_the_others_alone(server: LoopbackServer, session: aiohttp.ClientSession) -> None:
+    fleet = fleet_of(FakeDiscovery(ListUnreadable("no")), StaticDiscovery([server.url], ["solar"]))
+    await fleet.look(session)
+    assert ids(fleet) == [server.url]
+
+
+async def test_replica_that_leaves_the_list_leaves_the_fleet(server: LoopbackServer, session: aiohttp.ClientSession) -> None:
+    discovery = FakeDiscovery(Listing([Target("r1", server.url)], {"solar": "running"}))
+    fleet = fleet_of(discovery)
+    await fleet.look(session)
+    discovery.found = Listing([], {"solar": "deploying"})
+    await fleet.look(session)
+    assert ids(fleet) == []
+    assert "a ready replica of solar (deploying)" in fleet.waiting_for()
+    assert "solar" in fleet.models(), "calls wait for it"
+
+
+async def test_replica_that_moves_must_prove_itself_anew(server: LoopbackServer, session: aiohttp.ClientSession) -> None:
+    discovery = FakeDiscovery(Listing([Target("r1", server.url)]))
+    fleet = fleet_of(discovery)
+    await fleet.look(session)
+    discovery.found = Listing([Target("r1", "http://127.0.0.1:9")])
+    await fleet.look(session)
+    assert ids(fleet) == []
+
+
+async def test_fleet_looks_by_itself_while_its_block_lasts(engine: Engine, server: LoopbackServer) -> None:
+    engine.health = says(b"", 503)
+    ready = asyncio.Event()
+    fleet = ProbedFleet([StaticDiscovery([server.url], ["solar"])], look_s=0.01, probe_timeout_s=1)
+    fleet.on_change(lambda _: ready.set())
+    async with fleet:
+        await asyncio.sleep(0.05)
+        engine.health = says(b"")
+        await asyncio.wait_for(ready.wait(), 2)
+    assert ids(fleet) == [server.url]
