@@ -25,6 +25,7 @@ class Receipt:
         self._ledger = ledger
         self._came = clock.monotonic()
         self._used: Callable[[], Usage] = lambda: NO_USAGE
+        self._whole = False
 
     def started(self) -> None:
         """It has a place."""
@@ -40,6 +41,10 @@ class Receipt:
             self._entry.first_byte_s = self._clock.monotonic() - self._came
             self._used = used
 
+    def whole(self) -> None:
+        """The client has all of the answer: that it leaves from here on is no abort."""
+        self._whole = True
+
     def used(self) -> Usage:
         return self._used()
 
@@ -52,13 +57,13 @@ class Receipt:
         entry.prompt_tokens = used.prompt_tokens
         entry.completion_tokens = used.completion_tokens or 0
         entry.cached_tokens = used.cached_tokens
-        entry.outcome, entry.error_code = _outcome(entry, error)
+        entry.outcome, entry.error_code = _outcome(None if self._whole else error)
         if not entry.status:
             entry.status = _status(error)
         self._ledger.record(entry)
 
 
-def _outcome(entry: Entry, error: BaseException | None) -> tuple[str, str | None]:
+def _outcome(error: BaseException | None) -> tuple[str, str | None]:
     match error:
         case None:
             return "completed", None

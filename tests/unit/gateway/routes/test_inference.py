@@ -177,9 +177,9 @@ async def test_abandoned_stream_gives_back_and_counts_what_was_sent(messages: in
     assert house.upstream.left_early == 1
     assert (house.entry.outcome, house.entry.status, house.entry.error_code) == ("aborted", 200, None)
     assert house.entry.completion_tokens == completion_tokens_in(received.pieces, TALK)
-    assert house.entry.prompt_tokens == 7
+    assert house.entry.prompt_tokens == (7 if received.pieces else 0)
     (reservation,) = house.limits.reservations
-    assert reservation.settled == [Usage(7, house.entry.completion_tokens)]
+    assert reservation.settled == [Usage(house.entry.prompt_tokens, house.entry.completion_tokens)]
 
 
 @pytest.mark.parametrize("body", [STREAM, WHOLE])
@@ -221,7 +221,7 @@ async def test_send_that_fails_is_a_client_that_left(body: bytes, failing: int) 
 
 
 async def test_server_that_stops_gives_everything_back() -> None:
-    house = House(says(end="hangs"))
+    house = House(says(end="hangs", events=3))
     serving = asyncio.create_task(house.client.post(CHAT, STREAM))
     await asyncio.sleep(1)
     serving.cancel()
@@ -244,3 +244,13 @@ async def test_completions_go_to_their_own_path() -> None:
     house = House(answers())
     assert (await house.client.post("/v1/completions", b'{"model":"daemun-demo","prompt":"1+1="}')).status == 200
     assert house.upstream.calls[0][1] == "/v1/completions"
+
+
+async def test_client_that_leaves_at_the_last_event_has_got_everything() -> None:
+    """Official clients close the connection at `[DONE]`, without waiting for the end of the body."""
+    house = House(says())
+    received = await house.client.post(CHAT, STREAM, Leaving(after_messages=MESSAGES - 1))
+    assert received.body.endswith(b"data: [DONE]\n\n")
+    assert not received.ended
+    assert (house.entry.outcome, house.entry.completion_tokens) == ("completed", 4)
+    assert house.has_given_everything_back()
