@@ -21,6 +21,7 @@ class LeashedExecutor(UniProcExecutor):  # type: ignore[misc]  # vLLM is untyped
     def _init_executor(self) -> None:
         # SIGKILL: there is nobody left to drain for.
         die_with_parent(signal.SIGKILL)
-        # Locks made under another start method keep a name in /dev/shm, and a killed process would leave it there.
-        multiprocessing.set_start_method("fork", force=True)
+        if multiprocessing.get_start_method() == "forkserver":
+            # It names every lock in /dev/shm, and a killed process leaves the name there. vLLM starts nothing by the default.
+            multiprocessing.set_start_method("fork", force=True)
         super()._init_executor()

@@ -43,8 +43,10 @@ def engine_args(spec: ModelSpec, device: Device) -> dict[str, Any]:
     }
     if device == "cpu":
         args["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * 2**30)
-        args["distributed_executor_backend"] = "serving.executor.LeashedExecutor"
-    return args | engine.extra_args
+    args |= engine.extra_args
+    if args.get("tensor_parallel_size", 1) == 1 and args.get("pipeline_parallel_size", 1) == 1:
+        args.setdefault("distributed_executor_backend", "serving.executor.LeashedExecutor")
+    return args
 
 
 class EngineFailed(Exception):
@@ -120,7 +122,7 @@ def _preload_engine_process() -> None:
     one after the other. A fork server does the second import at the same time, on another core.
     """
     before = os.environ.get("LD_PRELOAD")
-    os.environ["LD_PRELOAD"] = ":".join(_allocators())
+    os.environ["LD_PRELOAD"] = ":".join(_preload_libraries())
     try:
         multiprocessing.set_forkserver_preload(["vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "serving.executor"])
         multiprocessing.forkserver.ensure_running()
@@ -138,7 +140,7 @@ def _fork_engine_from_preloaded() -> None:
     utils.get_mp_context = lambda: multiprocessing.get_context("forkserver")
 
 
-def _allocators() -> list[str]:
+def _preload_libraries() -> list[str]:
     """torch's OpenMP and vLLM's tcmalloc, which vLLM preloads into the processes it spawns itself."""
     found: list[str] = []
     for package, pattern in (
