@@ -37,7 +37,7 @@ class Store:
 
 
 def ledger(folder: Path, store: Store) -> JournaledLedger:
-    return JournaledLedger(folder, store.write, retry_on=(sqlite3.Error,), move_every_s=NEVER_S)
+    return JournaledLedger(folder, store.write, retry_on=(sqlite3.Error, sqlite.StoreUnusable), move_every_s=NEVER_S)
 
 
 def test_entry_is_on_disk_when_record_returns(tmp_path: Path) -> None:
@@ -68,7 +68,10 @@ def test_nothing_recorded_means_nothing_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("failure", [sqlite3.OperationalError("database is locked"), OSError("no space left on device")])
+@pytest.mark.parametrize(
+    "failure",
+    [sqlite3.OperationalError("database is locked"), sqlite.StoreUnusable("not now"), OSError("no space left on device")],
+)
 def test_entries_wait_while_the_store_fails_and_arrive_later(tmp_path: Path, failure: Exception) -> None:
     store = Store()
     store.fails_with = failure

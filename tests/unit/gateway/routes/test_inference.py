@@ -118,6 +118,15 @@ async def test_only_full_replicas_make_us_overloaded() -> None:
     assert house.entry.outcome == "rejected"
 
 
+async def test_replicas_that_come_back_take_turns_again() -> None:
+    """The pipeline forgets replicas that the fleet no longer offers."""
+    house = House(answers(), replicas=(A, B))
+    for replicas in ((A, B), (B,), (A, B)):
+        house.fleet.set_ready(MODEL, replicas)
+        await house.client.post(CHAT, WHOLE)
+    assert [call[0] for call in house.upstream.calls] == ["a", "b", "a"]
+
+
 async def test_slow_replica_is_not_tried_again() -> None:
     house = House(Script(head="hangs"))
     assert (await house.client.post(CHAT, STREAM)).status == 504

@@ -1,0 +1,54 @@
+"""What the wiring alone must get right."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gateway.adapters.sqlite import StoreUnusable, store_path
+from gateway.app import create_app
+from gateway.ports import Entry
+from gateway.settings import GatewaySettings, StaticFleet
+
+SETTINGS = GatewaySettings(fleets=(StaticFleet(kind="static", urls=("http://127.0.0.1:9",)),))
+
+
+def test_unusable_state_dir_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnusable, match="state_dir"):
+        create_app(SETTINGS, tmp_path / "file")
+
+
+async def test_broken_store_neither_stops_the_gateway_nor_loses_entries(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The database breaks under a running gateway; what is recorded stays in the journal, to the end and beyond it."""
+    app = create_app(SETTINGS, tmp_path)
+    journal = tmp_path / "journal"
+    with caplog.at_level(logging.WARNING):
+        async with app.router.lifespan_context(app):
+            _break(store_path(tmp_path))
+            _leave_an_entry(journal)
+            _wait_until(lambda: "does not take entries" in caplog.text)
+    assert [path.name for path in journal.iterdir()] == ["77-dead.journal"]
+
+
+def _break(database: Path) -> None:
+    for file in database.parent.glob(database.name + "*"):
+        file.unlink()
+    database.write_bytes(b"no database " * 100)
+
+
+def _leave_an_entry(journal: Path) -> None:
+    line = msgspec.json.encode(Entry(id="req_1", started_at=1.0, endpoint="/v1/completions", model="m", stream=False))
+    (journal / "77-dead.journal").write_bytes(line + b"\n")
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 5
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)
