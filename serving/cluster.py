@@ -7,11 +7,13 @@ given as argument; all else lands in the supervisor's log.
 
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -41,13 +43,15 @@ class ClusterFailed(Exception):
 def main() -> int:
     """Runs until SIGTERM or until something fails."""
     die_with_parent()
+    supervisor = os.getppid()
     report_file = os.fdopen(int(sys.argv[1]), "w", buffering=1)
     os.set_inheritable(report_file.fileno(), False)  # or every Ray process would hold the supervisor's pipe open
     settings = ServingSettings.model_validate_json(sys.stdin.read())
     stop = threading.Event()
 
     def report(line: str) -> None:
-        report_file.write(f"{line}\n")
+        with suppress(BrokenPipeError):  # the supervisor was killed; we still end in order
+            report_file.write(f"{line}\n")
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         stop.set()
@@ -66,6 +70,8 @@ def main() -> int:
         # Without goodbye: what is broken can hold up an orderly end for a minute, and the supervisor ends everything anyway.
         os._exit(1)
     _end(report)
+    if os.getppid() != supervisor:
+        shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)  # nobody else is left to do it
     return 0
 
 
