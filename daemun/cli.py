@@ -101,21 +101,11 @@ def gateway(context: typer.Context) -> None:
     """Start the gateway alone, in the foreground. The replicas come from `gateway.fleets` in the settings."""
     settings = context.obj.settings()
     _require(settings, gateway=True)
-    import uvicorn  # here and not above: `daemun --help` should not wait for a web framework
-
-    from gateway.app import create_app
+    from gateway.server import run  # here and not above: `daemun --help` should not wait for a web framework
 
     logging.basicConfig(level=settings.gateway.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    uvicorn.run(
-        create_app(settings.gateway, settings.state_dir),
-        host=settings.gateway.host,
-        port=settings.gateway.port,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_level="warning",
-        timeout_graceful_shutdown=int(settings.gateway.timeouts.shutdown_s),
-    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    run(settings.gateway, settings.state_dir)
 
 
 @app.command()

@@ -15,6 +15,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REQUEST_ID = "daemun.request_id"
+IS_CLOSING = "daemun.is_closing"
 
 
 def header(scope: Scope, name: bytes) -> str:
@@ -23,6 +24,12 @@ def header(scope: Scope, name: bytes) -> str:
         if key == name:
             return str(value, "latin-1")
     return ""
+
+
+def is_closing(scope: Scope) -> Callable[[], bool]:
+    """Whether the client's connection is going down, where the server can tell (`gateway.server`); else always no."""
+    asked: Callable[[], bool] = scope.get("extensions", {}).get(IS_CLOSING, lambda: False)
+    return asked
 
 
 def language(scope: Scope) -> Language:

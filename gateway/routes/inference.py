@@ -7,11 +7,12 @@ first `send` fails, a generator's body has never begun and its `finally` never r
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from gateway.errors import CallError, UpstreamError
 from gateway.pipeline import Call, Pipeline, Reply
 from gateway.protocol import openai
-from gateway.protocol.asgi import REQUEST_ID, Message, Receive, Scope, Send, header, language, send_error
+from gateway.protocol.asgi import REQUEST_ID, Message, Receive, Scope, Send, header, is_closing, language, send_error
 from gateway.protocol.sse import error_event
 
 
@@ -30,7 +31,7 @@ class InferenceEndpoint:
             body = await _read_body(receive)
         except ClientGone:
             return
-        answering = asyncio.create_task(self._answer(scope, body, _cancelling(send)))
+        answering = asyncio.create_task(self._answer(scope, body, _cancelling(send, is_closing(scope))))
         leaving = asyncio.create_task(_cancel_when_gone(answering, receive))
         try:
             await asyncio.wait([answering])
@@ -102,14 +103,20 @@ async def _read_body(receive: Receive) -> bytes:
             return b"".join(pieces)
 
 
-def _cancelling(send: Send) -> Send:
-    """A server may also say by an OSError that the client is gone (ASGI 2.4): to the call that is the same as its leaving."""
+def _cancelling(send: Send, closing: Callable[[], bool]) -> Send:
+    """A send to a client that is gone ends the call, as its leaving does: what did not get out must not count.
+
+    A server may say it by an OSError (ASGI 2.4). If the connection is closing when the send is over, then it was when the
+    piece was to be written, for nothing happens between the two.
+    """
 
     async def send_or_cancel(message: Message) -> None:
         try:
             await send(message)
         except OSError as problem:
             raise asyncio.CancelledError from problem
+        if closing():
+            raise asyncio.CancelledError
 
     return send_or_cancel
 

@@ -17,9 +17,9 @@ import uvicorn
 
 from gateway.adapters import sqlite
 from gateway.adapters.system_clock import SystemClock
-from gateway.app import create_app
 from gateway.ports import Entry
 from gateway.protocol.openai import UsageWish
+from gateway.server import config
 from gateway.settings import GatewaySettings, QueueSettings, StaticFleet
 from tests.fakes import Script
 from tests.loopback import LoopbackServer, Request, loopback, says
@@ -33,7 +33,7 @@ class Engine:
     """Answers like vLLM with one generation; `act` may be replaced for anything else."""
 
     generation: Generation = field(default_factory=lambda: chat("안녕", "하세요", ". ", "대문", "입니다"))
-    every_s: float = 0.002
+    every_s: float = 0.0002
     script: Script | None = None
 
     def act(self, request: Request) -> Script:
@@ -134,9 +134,9 @@ def _engine_thread(engine: Engine) -> Iterator[LoopbackServer]:
 
 @contextmanager
 def _gateway_thread(settings: GatewaySettings, state_dir: Path) -> Iterator[int]:
-    app = create_app(settings, state_dir)
-    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1, lifespan="on")
-    server = uvicorn.Server(config)
+    served = config(settings, state_dir)
+    served.port = 0
+    server = uvicorn.Server(served)
     thread = threading.Thread(target=server.run)
     thread.start()
     until = time.monotonic() + 10
