@@ -115,7 +115,7 @@ def serve(context: typer.Context) -> None:
     _require(settings, serving=True)
     from serving.host import run
 
-    raise typer.Exit(run(settings.serving.model_copy(update={"state_dir": settings.state_dir}), typer.echo))
+    raise typer.Exit(run(settings.serving, settings.state_dir, typer.echo))
 
 
 @app.command()

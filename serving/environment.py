@@ -9,7 +9,8 @@ from pathlib import Path
 
 from serving.settings import ServingSettings
 
-# What a surrounding cluster or container may have left behind: daemun's Ray is its own.
+# What a surrounding cluster or container may have left behind: daemun's Ray is its own. And where Python may not keep compiled
+# modules, each of some ten processes compiles torch and vLLM anew: 20 s of imports instead of 8.
 FOREIGN = (
     "RAY_ADDRESS",
     "RAY_NAMESPACE",
@@ -21,17 +22,21 @@ FOREIGN = (
 )
 
 
-def cluster_environment(settings: ServingSettings, run_dir: Path, inherited: Mapping[str, str]) -> dict[str, str]:
-    """`inherited` with everything Ray Serve and vLLM need for this run."""
+def token_path(state_dir: Path) -> Path:
+    """Where the token for Ray's REST API lies (`Authorization: Bearer <its content>`)."""
+    return state_dir / "ray-token"
+
+
+def cluster_environment(
+    settings: ServingSettings, state_dir: Path, run_dir: Path, inherited: Mapping[str, str]
+) -> dict[str, str]:
+    """`inherited` with everything Ray Serve and vLLM need for this run. `state_dir` outlives the run, `run_dir` does not."""
     environment = {name: value for name, value in inherited.items() if name not in FOREIGN}
-    if "PYTHONDONTWRITEBYTECODE" in inherited:
-        # Often set in containers. Each of some ten processes would compile torch and vLLM anew: 20 s of imports instead of 8.
-        environment.setdefault("PYTHONPYCACHEPREFIX", str(settings.state_dir.resolve() / "pycache"))
-    return environment | _ray(settings) | _serve(settings) | _vllm(settings, run_dir)
+    return environment | _ray(settings, state_dir) | _serve(settings) | _vllm(settings, state_dir, run_dir)
 
 
-def _ray(settings: ServingSettings) -> dict[str, str]:
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(settings.token_path.resolve())}
+def _ray(settings: ServingSettings, state_dir: Path) -> dict[str, str]:
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_path(state_dir).resolve())}
     return (token if settings.token_auth else {"RAY_AUTH_MODE": "disabled"}) | {
         "RAY_USAGE_STATS_ENABLED": "0",
         # Silences a warning about a coming default that does not concern us.
@@ -60,12 +65,12 @@ def _serve(settings: ServingSettings) -> dict[str, str]:
     }
 
 
-def _vllm(settings: ServingSettings, run_dir: Path) -> dict[str, str]:
+def _vllm(settings: ServingSettings, state_dir: Path, run_dir: Path) -> dict[str, str]:
     return {
         # The sockets of killed processes go away with the run; what was compiled is kept.
         "TMPDIR": str(run_dir),
-        "TORCHINDUCTOR_CACHE_DIR": str(settings.state_dir.resolve() / "inductor"),
-        "VLLM_CACHE_ROOT": str(settings.state_dir.resolve() / "vllm"),
+        "TORCHINDUCTOR_CACHE_DIR": str(state_dir.resolve() / "inductor"),
+        "VLLM_CACHE_ROOT": str(state_dir.resolve() / "vllm"),
         # vLLM's own set-up closes every log handler in the process, Serve's too, on which Serve then stumbles when its controller
         # restarts. Without it Python's default holds: warnings and errors, on standard error.
         "VLLM_CONFIGURE_LOGGING": "0",

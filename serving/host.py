@@ -19,10 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from serving.environment import cluster_environment
-from serving.processes import become_subreaper, end_descendants, port_in_use
+from serving.environment import cluster_environment, token_path
+from serving.processes import become_subreaper, end_descendants
 from serving.settings import ServingSettings
-from serving.spec import SpecError, read_spec
 
 # Beyond the drain: Serve's own shutdown, Ray's, and the last goodbye of every process.
 SHUTDOWN_MARGIN_S = 30.0
@@ -33,19 +32,17 @@ COMPLAINT = re.compile(r"\b(ERROR|CRITICAL|FATAL)\b|(Error|Exception): ")
 Report = Callable[[str], None]
 
 
-def run(settings: ServingSettings, report: Report) -> int:
+def run(settings: ServingSettings, state_dir: Path, report: Report) -> int:
     """Serve every model until SIGINT or SIGTERM; returns the exit code. `report` gets one line a step.
 
-    A second signal ends everything at once. Must run in the main thread, which is where signals arrive.
+    What would make the start fail and can be seen before it (ports, weights, memory) is the caller's to check. A second signal
+    ends everything at once. Must run in the main thread, which is where signals arrive.
     """
-    if problem := _obstacle(settings):
-        report(problem)
-        return 2
     become_subreaper()
-    _ensure_token(settings)
+    _ensure_token(settings, state_dir)
     run_dir = Path(tempfile.mkdtemp(prefix="daemun-", dir=settings.temp_root))
     try:
-        code = _supervise(settings, run_dir, report)
+        code = _supervise(settings, state_dir, run_dir, report)
         killed = end_descendants(LAST_GRACE_S)
         if killed:
             report(f"ended {len(killed)} processes that did not end by themselves")
@@ -59,32 +56,16 @@ def run(settings: ServingSettings, report: Report) -> int:
     return code
 
 
-def _obstacle(settings: ServingSettings) -> str | None:
-    """What would make the start fail and can be seen before it, in one sentence."""
-    try:
-        specs = [read_spec(model) for model in settings.models]
-    except SpecError as error:
-        return str(error)
-    for spec in specs:
-        if spec.local_path and not (spec.local_path / "config.json").is_file():
-            return f"{spec.id} has no weights: there is no config.json in {spec.local_path}"
-    ports = [(settings.dashboard_host, settings.dashboard_port), (settings.host, settings.proxy_port)]
-    for host, port in ports:
-        if port_in_use(host, port):
-            return f"port {port} on {host} is in use; is another daemun serve running?"
-    return None
-
-
-def _ensure_token(settings: ServingSettings) -> None:
+def _ensure_token(settings: ServingSettings, state_dir: Path) -> None:
     """A token of our own, readable by us alone, so that Ray does not put one into the home directory."""
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
-    if settings.token_auth and not settings.token_path.exists():
-        descriptor = os.open(settings.token_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    state_dir.mkdir(parents=True, exist_ok=True)
+    if settings.token_auth and not token_path(state_dir).exists():
+        descriptor = os.open(token_path(state_dir), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
 
 
-def _supervise(settings: ServingSettings, run_dir: Path, report: Report) -> int:
+def _supervise(settings: ServingSettings, state_dir: Path, run_dir: Path, report: Report) -> int:
     """Start the cluster process, pass its lines on, pass signals to it, and wait for its end."""
     read_end, write_end = os.pipe()
     settings_path = run_dir / "settings.json"
@@ -96,7 +77,7 @@ def _supervise(settings: ServingSettings, run_dir: Path, report: Report) -> int:
             stdout=log,
             stderr=log,
             pass_fds=(write_end,),
-            env=cluster_environment(settings, run_dir, os.environ),
+            env=cluster_environment(settings, state_dir, run_dir, os.environ),
             start_new_session=True,  # Ctrl-C reaches us alone; we tell it in order
         )
     os.close(write_end)

@@ -34,15 +34,9 @@ class ServingSettings(BaseModel):
     proxy_port: int = Field(8000, ge=1, le=65535, description="Port of Serve's own proxy; daemun's gateway does not use it.")
     dashboard_host: str = Field("127.0.0.1", description="Address of Ray's REST API, where the gateway learns of the replicas.")
     dashboard_port: int = Field(8265, ge=1, le=65535, description="Port of Ray's REST API.")
-    token_auth: bool = Field(True, description="Let only clients with the token in `token_path` use Ray and its REST API.")
+    token_auth: bool = Field(True, description="Let only clients with the token in state_dir/ray-token use Ray and its REST API.")
 
-    state_dir: Path = Field(Path(".daemun"), description="What outlives a run: the token and Python's compiled modules.")
     temp_root: Path = Field(Path("/tmp"), description="Under it each run has one directory, removed at its end. Must be short.")  # noqa: S108 - mkdtemp below it
-
-    @property
-    def token_path(self) -> Path:
-        """Where the token for Ray's REST API lies (`Authorization: Bearer <its content>`)."""
-        return self.state_dir / "ray-token"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -9,6 +9,7 @@ from serving.environment import cluster_environment
 from serving.settings import ServingSettings
 
 RUN = Path("/run/daemun-1")
+STATE = Path("/state")
 
 
 def test_defaults_serve_the_demo_model_on_loopback_with_a_token() -> None:
@@ -49,34 +50,28 @@ def test_every_setting_is_described() -> None:
 
 
 def test_cluster_never_joins_the_one_around_it() -> None:
-    environment = cluster_environment(ServingSettings(), RUN, {"RAY_ADDRESS": "10.0.0.1:6379", "PATH": "/bin"})
+    environment = cluster_environment(ServingSettings(), STATE, RUN, {"RAY_ADDRESS": "10.0.0.1:6379", "PATH": "/bin"})
     assert "RAY_ADDRESS" not in environment
     assert environment["PATH"] == "/bin"
 
 
 def test_cluster_requires_the_token_of_this_state_directory() -> None:
-    environment = cluster_environment(ServingSettings(state_dir=Path("/state")), RUN, {"RAY_AUTH_TOKEN": "another"})
+    environment = cluster_environment(ServingSettings(), STATE, RUN, {"RAY_AUTH_TOKEN": "another"})
     assert environment["RAY_AUTH_MODE"] == "token"
     assert environment["RAY_AUTH_TOKEN_PATH"] == "/state/ray-token"
     assert "RAY_AUTH_TOKEN" not in environment
 
 
 def test_token_can_be_turned_off() -> None:
-    environment = cluster_environment(ServingSettings(token_auth=False), RUN, {})
+    environment = cluster_environment(ServingSettings(token_auth=False), STATE, RUN, {})
     assert environment["RAY_AUTH_MODE"] == "disabled"
     assert "RAY_AUTH_TOKEN_PATH" not in environment
 
 
-def test_modules_are_compiled_once_even_where_python_is_told_not_to() -> None:
-    environment = cluster_environment(ServingSettings(state_dir=Path("/state")), RUN, {"PYTHONDONTWRITEBYTECODE": "1"})
-    assert "PYTHONDONTWRITEBYTECODE" not in environment
-    assert environment["PYTHONPYCACHEPREFIX"] == "/state/pycache"
-
-
-def test_python_keeps_its_own_cache_where_it_may() -> None:
-    assert "PYTHONPYCACHEPREFIX" not in cluster_environment(ServingSettings(), RUN, {})
+def test_python_may_keep_compiled_modules_even_where_it_was_told_not_to() -> None:
+    assert "PYTHONDONTWRITEBYTECODE" not in cluster_environment(ServingSettings(), STATE, RUN, {"PYTHONDONTWRITEBYTECODE": "1"})
 
 
 @pytest.mark.parametrize(("host", "everywhere"), [("127.0.0.1", "0"), ("::1", "0"), ("10.0.0.5", "1")])
 def test_ray_stays_on_loopback_where_the_host_is(host: str, everywhere: str) -> None:
-    assert cluster_environment(ServingSettings(host=host), RUN, {})["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == everywhere
+    assert cluster_environment(ServingSettings(host=host), STATE, RUN, {})["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == everywhere
