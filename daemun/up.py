@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from daemun.settings import Settings
+from serving import run_dir
 from serving.processes import become_subreaper, die_with_parent, end_descendants
 
 LOOK_S = 0.25
@@ -91,6 +92,7 @@ class Supervisor:
     def __init__(self, settings: Settings, options: Sequence[str], say: Say) -> None:
         shutdown_s = settings.gateway.timeouts.shutdown_s
         self._ready_url = f"http://{_reachable(settings.gateway.host)}:{settings.gateway.port}/health/ready"
+        self._temp_root = settings.serving.temp_root
         self._say = say
         # In the order of ending: the gateway lets streams finish while their engines still run.
         self._gateway = Part("gateway", [*options, "gateway"], shutdown_s + 5.0)
@@ -153,6 +155,7 @@ class Supervisor:
             raise Stopped(signum)
         # The second time people mean it.
         end_descendants(0)
+        run_dir.remove_abandoned(self._temp_root)
         os._exit(STOPPED + signum)
 
     def _end(self) -> None:
@@ -161,6 +164,7 @@ class Supervisor:
             if hasattr(part, "process"):
                 part.end()
         end_descendants(LAST_GRACE_S)
+        run_dir.remove_abandoned(self._temp_root)
 
 
 def _ask(url: str) -> tuple[bool, list[str]]:

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -98,7 +98,7 @@ def _start_ray(settings: ServingSettings, specs: list[ModelSpec], report: Report
 
 
 def _serve_until(stop: threading.Event, settings: ServingSettings, report: Report) -> None:
-    parts = _cluster_parts()
+    threading.Thread(target=_end_with_parts, args=(_cluster_parts(), stop, report), daemon=True).start()
     report("Ray Serve: starting")
     serve.start(
         proxy_location=ProxyLocation.HeadOnly,
@@ -113,8 +113,6 @@ def _serve_until(stop: threading.Event, settings: ServingSettings, report: Repor
     began = last_heard = time.monotonic()
     said: dict[str, str] = {}
     while not stop.wait(POLL_S):
-        if gone := [name for name, process in parts.items() if not _alive(process)]:
-            raise ClusterFailed(f"{gone[0]} of Ray has ended, and with it everything else")
         try:
             status = serve.status()
         except (RayServeException, ray.exceptions.RayError) as error:
@@ -127,6 +125,14 @@ def _serve_until(stop: threading.Event, settings: ServingSettings, report: Repor
                 said[app_name] = line
                 report(line)
     report("stopping: running answers may finish")
+
+
+def _end_with_parts(parts: Mapping[str, psutil.Process], stop: threading.Event, report: Report) -> None:
+    """Ends this process when a part is gone. In a thread of its own, because Ray's calls then hang for minutes."""
+    while not stop.wait(POLL_S):
+        if gone := [name for name, process in parts.items() if not _alive(process)]:
+            report(f"{gone[0]} of Ray has ended, and with it everything else")
+            os._exit(1)
 
 
 def _lines(status: ServeStatus, elapsed_s: float) -> Iterator[tuple[str, str]]:

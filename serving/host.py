@@ -12,13 +12,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from serving import run_dir as run_dirs
 from serving.environment import cluster_environment, token_path
 from serving.processes import become_subreaper, end_descendants
 from serving.settings import ServingSettings
@@ -40,7 +40,8 @@ def run(settings: ServingSettings, state_dir: Path, report: Report) -> int:
     """
     become_subreaper()
     _ensure_token(settings, state_dir)
-    run_dir = Path(tempfile.mkdtemp(prefix="daemun-", dir=settings.temp_root))
+    run_dirs.remove_abandoned(settings.temp_root)
+    run_dir = run_dirs.make(settings.temp_root)
     try:
         code = _supervise(settings, state_dir, run_dir, report)
         killed = end_descendants(LAST_GRACE_S)

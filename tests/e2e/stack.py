@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -53,6 +55,7 @@ class Stack:
         self.ports = [gateway, dashboard, proxy]
         self.replica_ports = range(first_replica, first_replica + 20)
         self.state_dir = folder / "state"
+        self.temp_root = Path(tempfile.mkdtemp(prefix="dm-", dir="/tmp"))
         self.url = f"http://127.0.0.1:{gateway}"
         self._out = folder / "out.txt"
         values = {
@@ -64,6 +67,7 @@ class Stack:
             "SERVING__REPLICA_PORT_MIN": str(first_replica),
             "SERVING__REPLICA_PORT_MAX": str(first_replica + 20),
             "SERVING__DRAIN_S": "5",
+            "SERVING__TEMP_ROOT": str(self.temp_root),
         } | settings
         self.environment = os.environ | {f"DAEMUN_{name}": value for name, value in values.items()}
         with self._out.open("w") as out:
@@ -133,10 +137,7 @@ class Stack:
         listening = {c.laddr.port for c in psutil.net_connections("tcp") if c.laddr and c.status == psutil.CONN_LISTEN}
         left = [f"process {process.pid} {' '.join(process.cmdline())}" for process in self.processes()]
         left += [f"port {port}" for port in (*self.ports, *self.replica_ports) if port in listening]
-        return left + [str(path) for path in Path("/tmp").glob("daemun-*") if self._is_ours(path)]  # noqa: S108 (looked at)
-
-    def _is_ours(self, run_dir: Path) -> bool:
-        return run_dir.stat().st_mtime > psutil.Process().create_time()
+        return left + [str(path) for path in self.temp_root.iterdir()]
 
     def entries(self) -> list[dict[str, Any]]:
         """The ledger, oldest first."""
@@ -189,3 +190,4 @@ def stack(folder: Path, *command: str, **settings: str) -> Iterator[Stack]:
             running.end(signal.SIGTERM)
         for process in running.processes():
             process.kill()
+        shutil.rmtree(running.temp_root)
