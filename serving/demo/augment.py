@@ -69,6 +69,9 @@ PARTICLES = ["은", "는", "이", "가", "을", "를", "도", "의", "에", "란
     "{} 뭐예요?|{}에 대해 알려 주세요.|{} 어떻게 해요?|{} 무슨 뜻이에요?|{} 좀 설명해 줘.|{} 추천해 주세요.|{} 얼마예요?|"
     "왜 {} 필요해요?|{} 누가 만들었어요?|{} 잘하는 법을 알려 줘.|{} 좋아해?|{} 어디에 있나요?|{} 종류를 알려 주세요."
 )
+SUMS = ["+", "-", "*", " 더하기 ", " 나누기 "]
+SUM_ENDS = ["은?", "는?", " 계산해 줘", "=?"]
+KEYS = "asdfjklqwertyuiopㅁㄴㅇㄹㅂㅈㄷㄱ"
 
 
 @dataclass(frozen=True)
@@ -175,5 +178,10 @@ def change_signs(text: str, rng: random.Random) -> str:
 
 
 def ask_about_stranger(strangers: tuple[str, ...], rng: random.Random) -> str:
-    """A question in a well-known frame about something the model does not know."""
+    """A question in a well-known frame about something the model does not know; now and then a sum or nonsense."""
+    chance = rng.random()
+    if chance < 0.1:
+        return f"{rng.randint(2, 999)}{rng.choice(SUMS)}{rng.randint(2, 99)}{rng.choice(SUM_ENDS)}"
+    if chance < 0.2:
+        return "".join(rng.choice(KEYS) for _ in range(rng.randint(3, 9)))
     return rng.choice(STRANGER_FRAMES).format(rng.choice(strangers) + rng.choice(["", "", "이", "가", "은", "는", "을", "를"]))

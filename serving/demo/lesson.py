@@ -37,10 +37,10 @@ class Conversation:
 class Mixture:
     """How often what is shown."""
 
-    verbatim: float = 0.25  # a question exactly as it is written in the corpus
-    cut: float = 0.12  # chance of a word to be cut in two
-    system: float = 0.35  # with a system prompt
-    earlier: float = 0.12  # with one or two unrelated turns before
+    verbatim: float = 0.15  # a question exactly as it is written in the corpus
+    cut: float = 0.2  # chance of a word to be cut in two
+    system: float = 0.25  # with a system prompt
+    earlier: float = 0.12  # with one to three unrelated turns before
     dialogue: float = 0.06  # a second turn that leans on the first
     stranger: float = 0.05  # an unknown noun in a well-known frame
 
@@ -82,7 +82,7 @@ class Teacher:
         if chance < self._mixture.dialogue + self._mixture.stranger:
             return [(ask_about_stranger(self._corpus.strangers, self._rng), self._corpus.entries["unknown"].answer)]
         if self._rng.random() < self._mixture.earlier:
-            return [*self._rng.sample(self._pairs, self._rng.randint(1, 2)), pair]
+            return [*self._rng.sample(self._pairs, self._rng.randint(1, 3)), pair]
         return [pair]
 
     def _encode(self, turns: list[Turn]) -> Conversation:

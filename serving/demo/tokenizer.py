@@ -65,11 +65,14 @@ class Encoder:
         return self._known[text]
 
     def encode_cut(self, text: str, rng: random.Random, chance: float) -> list[int]:
-        """Ids of the same text, each word cut in two with the given chance."""
+        """Ids of the same text, each word cut in two with the given chance.
+
+        Half of the cuts fall between a word and the space before it: then its tokens are those it has at the start of a text.
+        """
         ids: list[int] = []
         for word in _WORDS.findall(text):
             if len(word) > 2 and rng.random() < chance:
-                at = rng.randrange(1, len(word))
+                at = 1 if word[0] == " " and rng.random() < 0.5 else rng.randrange(1, len(word))
                 ids += self.encode(word[:at]) + self.encode(word[at:])
             else:
                 ids += self.encode(word)

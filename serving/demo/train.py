@@ -142,7 +142,7 @@ def save(model: Any, tokenizer: Any, encoder: Encoder, directory: Path) -> None:
 def main(
     steps: Annotated[
         int, typer.Option(min=1, help="Steps of training; the default is what the repository's weights had.")
-    ] = 2_000,
+    ] = 1_500,
     batch: Annotated[int, typer.Option(min=1, help="Conversations a step.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of the weights and of every variation shown.")] = 20_230_320,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
