@@ -27,7 +27,7 @@ from gateway.policy.routing import LeastLoaded
 from gateway.ports import Answer, Clock, Entry, Ports, Principal, Replica
 from gateway.protocol import usage
 from gateway.protocol.openai import Request
-from gateway.protocol.sse import DONE, EventSplitter
+from gateway.protocol.sse import DONE, ENGINE_ERROR, EventSplitter
 from gateway.protocol.usage import UsageCutter, UsageMeter
 from gateway.receipt import Receipt
 
@@ -188,6 +188,8 @@ class Reply:
                     self._receipt.first_byte(meter.usage)
                 for event in events:
                     meter.saw(event)
+                    if event.startswith(ENGINE_ERROR):
+                        self._receipt.engine_failed()
                 if DONE in events:
                     self._receipt.whole()
         except UpstreamError:

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Callable
 from types import TracebackType
 
-from gateway.errors import Busy, CallError
+from gateway.errors import Busy, CallError, UpstreamFailed
 from gateway.ports import Clock, Entry, Ledger
 from gateway.protocol.usage import NO_USAGE, Usage
 
+Outcome = tuple[str, str | None]  # and the error's code
 CLIENT_GONE = 499  # no such status goes over the wire; ledgers use it for a client that left before an answer began
 
 
@@ -25,7 +26,7 @@ class Receipt:
         self._ledger = ledger
         self._came = clock.monotonic()
         self._used: Callable[[], Usage] = lambda: NO_USAGE
-        self._whole = False
+        self._decided: Outcome | None = None
 
     def started(self) -> None:
         """It has a place."""
@@ -43,7 +44,11 @@ class Receipt:
 
     def whole(self) -> None:
         """The client has all of the answer: that it leaves from here on is no abort."""
-        self._whole = True
+        self._decided = self._decided or ("completed", None)
+
+    def engine_failed(self) -> None:
+        """The engine said itself, in the stream, that it cannot go on; the stream then ends as if all were well."""
+        self._decided = ("failed", UpstreamFailed.code)
 
     def used(self) -> Usage:
         return self._used()
@@ -57,13 +62,13 @@ class Receipt:
         entry.prompt_tokens = used.prompt_tokens
         entry.completion_tokens = used.completion_tokens or 0
         entry.cached_tokens = used.cached_tokens
-        entry.outcome, entry.error_code = _outcome(None if self._whole else error)
+        entry.outcome, entry.error_code = self._decided or _outcome(error)
         if not entry.status:
             entry.status = _status(error)
         self._ledger.record(entry)
 
 
-def _outcome(error: BaseException | None) -> tuple[str, str | None]:
+def _outcome(error: BaseException | None) -> Outcome:
     match error:
         case None:
             return "completed", None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 DATA = b"data: "
 DONE = b"data: [DONE]\n\n"
+ENGINE_ERROR = b'data: {"error":'  # vLLM's own last word in a stream that it cannot go on with
 
 
 class EventSplitter:

@@ -76,6 +76,15 @@ async def test_whole_answer_passes_as_it_is() -> None:
     assert house.has_given_everything_back()
 
 
+async def test_an_engine_that_says_it_failed_is_passed_on_and_recorded_as_failed() -> None:
+    events = TALK.events(UsageWish.EVERY_CHUNK)[:2]
+    house = House(Script(pieces=(*events, b'data: {"error":{"message":"boom","code":500}}\n\n', b"data: [DONE]\n\n")))
+    received = await house.client.post(CHAT, STREAM)
+    assert received.body.endswith(b'data: {"error":{"message":"boom","code":500}}\n\ndata: [DONE]\n\n')
+    assert (house.entry.outcome, house.entry.error_code, house.entry.status) == ("failed", "upstream_failed", 200)
+    assert house.has_given_everything_back()
+
+
 async def test_empty_answers_are_whole_answers_too() -> None:
     for script in (Script(), Script(content_type="application/json")):
         house = House(script)
