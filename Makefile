@@ -27,7 +27,7 @@ demo-eval: ## ask the real server the demo model's questions, trained and held o
 
 demo-train: ## train the demo model anew from its corpus (seeded)
 	@scripts/setup serving-$(DEVICE)
-	@exec .venv/bin/python -m serving.demo.train $(ARGS)
+	@OMP_WAIT_POLICY=passive exec .venv/bin/python -m serving.demo.train $(ARGS)
 
 lock: ## resolve pyproject.toml anew into locks/
 	@scripts/lock $(ARGS)
