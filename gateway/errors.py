@@ -94,7 +94,7 @@ class InvalidApiKey(CallError):
     status, code, type = 401, "invalid_api_key", "authentication_error"
     messages: ClassVar[dict[Language, str]] = {
         "en": "No valid API key: send 'Authorization: Bearer KEY'. Your operator makes one with 'daemun keys create'.",
-        "ko": "유효한 API 키가 없습니다. 'Authorization: Bearer 키'를 보내 주세요. 운영자가 'daemun keys create'로 만듭니다.",
+        "ko": "유효한 API 키가 없습니다. 'Authorization: Bearer 키'를 보내 주세요. 키는 'daemun keys create'로 만듭니다.",
     }
 
     def headers(self) -> list[tuple[bytes, bytes]]:

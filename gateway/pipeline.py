@@ -6,6 +6,7 @@ succeed, the stack goes into the Reply, and the response object that sends the r
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from gateway.receipt import Receipt
 MOST_ATTEMPTS = 3
 _ENGINE_REFUSES = frozenset({400, 413, 422})
 _ENGINE_IS_FULL = frozenset({429, 503})
+_REPORTED = re.compile(r"^\d+ validation errors?:.*?'msg': '([^']*)'", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +143,8 @@ class Pipeline:
         if answer.status in _ENGINE_IS_FULL:
             raise ServerOverloaded(model=model, retry_after_s=self._ports.gate.retry_after_s(model))
         if answer.status in _ENGINE_REFUSES:
-            detail = _engine_error(body)
-            raise EngineRefused(param=detail.param, detail=detail.message)
+            problem = _engine_problem(body)
+            raise EngineRefused(param=problem.param, detail=problem.message)
         raise UpstreamFailed(upstream_status=answer.status)
 
 
@@ -224,8 +226,12 @@ class _EngineError(msgspec.Struct, frozen=True):
     error: _EngineProblem = _EngineProblem()
 
 
-def _engine_error(body: bytes) -> _EngineProblem:
+def _engine_problem(body: bytes) -> _EngineProblem:
+    """What the engine says is wrong, in one line; of a validation report (FastAPI's) the words of its first item."""
     try:
-        return msgspec.json.decode(body, type=_EngineError).error
+        said = msgspec.json.decode(body, type=_EngineError).error
     except msgspec.DecodeError:
         return _EngineProblem()
+    reported = _REPORTED.search(said.message)
+    param = said.param and said.param.removeprefix("body.")
+    return _EngineProblem(f"{param}: {reported[1]}" if reported else " ".join(said.message.split()), param)

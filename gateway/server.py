@@ -33,6 +33,7 @@ def config(settings: GatewaySettings, state_dir: Path) -> uvicorn.Config:
         loop="uvloop",
         http=AskableConnection,
         lifespan="on",
+        server_header=False,
         access_log=False,
         log_config=None,
         timeout_graceful_shutdown=int(settings.timeouts.shutdown_s),

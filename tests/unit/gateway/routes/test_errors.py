@@ -138,6 +138,15 @@ async def test_engines_refusal_keeps_its_reason_and_field(status: int) -> None:
     assert house.fleet.broken == []
 
 
+async def test_engines_validation_report_becomes_one_line() -> None:
+    """As vLLM 0.29 answers a chat request without messages."""
+    report = "1 validation error:\n  {'type': 'missing', 'loc': ('body', 'messages'), 'msg': 'Field required'}"
+    reason = {"error": {"message": report, "type": "Bad Request", "param": "body.messages", "code": 400}}
+    house = House(Script(pieces=(json.dumps(reason).encode(),), status=400))
+    error = expect(await house.client.post(CHAT, GOOD), 400, "invalid_request", "messages")
+    assert error["message"] == "The model cannot take this request: messages: Field required"
+
+
 @pytest.mark.parametrize("reason", [b"", b"<html>", b'{"detail":"x"}', b'{"error":"text"}', b'{"error":{"message":7}}'])
 async def test_refusal_without_a_reason_is_still_a_400(reason: bytes) -> None:
     house = House(Script(pieces=(reason,), status=400))
