@@ -31,7 +31,7 @@ from gateway.pipeline import Pipeline
 from gateway.policy.admission import Patience
 from gateway.ports import Entry, Ports
 from gateway.protocol.language import preferred
-from gateway.routes import health, models
+from gateway.routes import health, models, openapi
 from gateway.routes.inference import InferenceEndpoint
 from gateway.settings import GatewaySettings, RayFleet, StaticFleet
 
@@ -84,6 +84,7 @@ def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None 
         app.router.routes.append(Route(path, inference, methods=["POST"]))
     app.include_router(models.router(pipeline))
     app.include_router(health.router(ports.fleet))
+    openapi.describe(app, INFERENCE_PATHS)
     app.add_exception_handler(CallError, _answer_call_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
