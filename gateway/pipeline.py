@@ -15,6 +15,7 @@ from types import TracebackType
 import msgspec
 
 from gateway.errors import (
+    CallError,
     EngineRefused,
     InvalidApiKey,
     ModelNotAllowed,
@@ -61,12 +62,23 @@ class Pipeline:
         """
         ports = self._ports
         async with AsyncExitStack() as held:
-            receipt = held.enter_context(Receipt(_entry(call, ports.clock), ports.clock, ports.ledger))
+            entry = _entry(call.id, call.endpoint, call.principal, ports.clock, call.request)
+            receipt = held.enter_context(Receipt(entry, ports.clock, ports.ledger))
             self._check_model(call.request.model, call.principal)
             reservation = await ports.limits.reserve(call.principal, call.request.model)
             held.callback(lambda: reservation.settle(receipt.used()))
             answer = await self._open(call, receipt, held)
             return Reply(answer, call.request, receipt, held.pop_all())
+
+    @contextmanager
+    def recording_refusal(self, call_id: str, endpoint: str, principal: Principal) -> Iterator[None]:
+        """A request of a known key that cannot be read is a call too: it leaves an entry, of no model."""
+        clock = self._ports.clock
+        try:
+            yield
+        except CallError:
+            with Receipt(_entry(call_id, endpoint, principal, clock), clock, self._ports.ledger):
+                raise
 
     async def identify(self, secret: str) -> Principal:
         """Whose key this is. Raises InvalidApiKey."""
@@ -204,16 +216,16 @@ class Reply:
             yield rest
 
 
-def _entry(call: Call, clock: Clock) -> Entry:
+def _entry(call_id: str, endpoint: str, principal: Principal, clock: Clock, request: Request | None = None) -> Entry:
     return Entry(
-        id=call.id,
+        id=call_id,
         started_at=clock.time(),
-        endpoint=call.endpoint,
-        model=call.request.model,
-        stream=call.request.stream,
-        tenant=call.principal.tenant,
-        project=call.principal.project,
-        key_id=call.principal.key_id,
+        endpoint=endpoint,
+        model=request.model if request else "",
+        stream=request.stream if request else False,
+        tenant=principal.tenant,
+        project=principal.project,
+        key_id=principal.key_id,
     )
 
 

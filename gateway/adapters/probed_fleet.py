@@ -73,7 +73,6 @@ class ProbedFleet:
         self._unreadable: dict[Discovery, str] = {}
         self._members: dict[str, _Member] = {}
         self._ready: dict[str, tuple[Replica, ...]] = {}
-        self._known: dict[str, None] = {}
         self._listeners: list[Callable[[str], None]] = []
         self._looking: asyncio.Task[None] | None = None
 
@@ -87,7 +86,9 @@ class ProbedFleet:
             await asyncio.gather(self._looking, return_exceptions=True)
 
     def models(self) -> Sequence[str]:
-        return tuple(self._known)
+        expected = (model for listing in self._listings.values() for model in listing.expected)
+        found = (model for member in self._members.values() for model in member.models)
+        return tuple(dict.fromkeys((*expected, *found)))
 
     def ready(self, model: str) -> Sequence[Replica]:
         return self._ready.get(model, ())
@@ -104,8 +105,10 @@ class ProbedFleet:
     def waiting_for(self) -> Sequence[str]:
         waiting = list(self._unreadable.values())
         states = {model: state for listing in self._listings.values() for model, state in listing.expected.items()}
-        waiting += [f"a ready replica of {model} ({states.get(model, 'none')})" for model in self._known if not self.ready(model)]
-        return waiting if waiting or self._known else ["the first look at the fleet"]
+        waiting += [
+            f"a ready replica of {model} ({states.get(model, 'none')})" for model in self.models() if not self.ready(model)
+        ]
+        return waiting if waiting or self.models() else ["a first model: the fleet has none yet"]
 
     async def look(self, session: aiohttp.ClientSession) -> None:
         """One round: read every list, probe every replica, tell what has changed."""
@@ -115,8 +118,6 @@ class ProbedFleet:
             target_id: self._members[target_id] if self._is_known(target) else _Member(target)
             for target_id, target in targets.items()
         }
-        for listing in self._listings.values():
-            self._known.update(dict.fromkeys(listing.expected))
         await asyncio.gather(*(self._probe(member, session) for member in self._members.values()))
         self._publish()
 
@@ -164,7 +165,6 @@ class ProbedFleet:
                     ready[model] = (*ready.get(model, ()), replica)
         changed = [model for model in {**self._ready, **ready} if self._ready.get(model) != ready.get(model)]
         self._ready = ready
-        self._known.update(dict.fromkeys(ready))
         for model in changed:
             log.info("%s: %d replicas ready", model, len(ready.get(model, ())))
             for tell in self._listeners:

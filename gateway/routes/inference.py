@@ -46,8 +46,9 @@ class InferenceEndpoint:
         try:
             # The key before the body: strangers learn nothing from what is wrong with theirs.
             principal = await self._pipeline.identify(bearer(header(scope, b"authorization")))
-            call = Call(scope[REQUEST_ID], scope["path"], principal, openai.read(body))
-            reply = await self._pipeline.run(call)
+            with self._pipeline.recording_refusal(scope[REQUEST_ID], scope["path"], principal):
+                request = openai.read(body)
+            reply = await self._pipeline.run(Call(scope[REQUEST_ID], scope["path"], principal, request))
         except CallError as error:
             await send_error(send, scope, error)
             return

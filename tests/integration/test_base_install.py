@@ -73,7 +73,7 @@ def not_ready(url: str) -> str:
         except urllib.error.HTTPError as answer:
             with answer:
                 text = answer.read().decode()
-            if "first look" not in text:
+            if "a first model" not in text:
                 return text
         except OSError:
             pass

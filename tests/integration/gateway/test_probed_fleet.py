@@ -68,7 +68,7 @@ def ids(fleet: ProbedFleet, model: str = "solar") -> list[str]:
 async def test_listed_server_that_answers_is_ready_for_its_models(server: LoopbackServer, session: aiohttp.ClientSession) -> None:
     fleet, told = fleet_of(FakeDiscovery(Listing([Target("r1", server.url)], {"solar": "running"}))), list[str]()
     fleet.on_change(told.append)
-    assert fleet.waiting_for() == ["the first look at the fleet"]
+    assert fleet.waiting_for() == ["a first model: the fleet has none yet"]
     await fleet.look(session)
     assert fleet.ready("solar") == (Replica("r1", "solar", server.url),)
     assert list(fleet.models()) == ["solar", "한국어"]
@@ -200,3 +200,13 @@ async def test_fleet_looks_by_itself_while_its_block_lasts(engine: Engine, serve
         engine.health = says(b"")
         await asyncio.wait_for(ready.wait(), 2)
     assert ids(fleet) == [server.url]
+
+
+async def test_model_that_the_list_drops_is_unknown_again(server: LoopbackServer, session: aiohttp.ClientSession) -> None:
+    discovery = FakeDiscovery(Listing((), {"solar": "running", "kanana": "deploying"}))
+    fleet = fleet_of(discovery)
+    await fleet.look(session)
+    assert fleet.models() == ("solar", "kanana")
+    discovery.found = Listing((), {"kanana": "deploying"})
+    await fleet.look(session)
+    assert fleet.models() == ("kanana",)

@@ -42,7 +42,8 @@ def expect(received: Received, status: int, code: str, param: str | None = None)
 async def test_malformed_body_is_a_400_that_names_the_field(body: bytes, param: str | None) -> None:
     house = House(Script())
     expect(await house.client.post(CHAT, body), 400, "invalid_request", param)
-    assert house.ledger.entries == []
+    assert (house.entry.key_id, house.entry.model, house.entry.status) == ("key_anna", "", 400)
+    assert (house.entry.outcome, house.entry.error_code) == ("rejected", "invalid_request")
 
 
 @pytest.mark.parametrize("authorization", ["", "dm-anna", "Basic dm-anna", "Bearer", "Bearer  ", "Bearer dm-nobody"])
