@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 
 from daemun.settings import Settings
@@ -33,18 +33,17 @@ STOPPED = 128  # plus the signal's number, as shells have it
 Say = Callable[[str, str], None]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """One child: its name, its command line after `daemun`, and how long it may take to end in order."""
 
     name: str
     arguments: Sequence[str]
     patience_s: float
-    process: subprocess.Popen[str] = field(init=False)
 
-    def start(self, say: Say) -> None:
+    def start(self, say: Say) -> RunningPart:
         # A session of its own: Ctrl-C reaches the supervisor alone, which ends the parts in order.
-        self.process = subprocess.Popen(  # noqa: S603 (our own command)
+        process = subprocess.Popen(  # noqa: S603 (our own command)
             [sys.executable, "-m", "daemun", *self.arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -53,23 +52,31 @@ class Part:
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
-        threading.Thread(target=self._pass_on, args=(say,), daemon=True).start()
+        threading.Thread(target=self._pass_on, args=(process, say), daemon=True).start()
+        return RunningPart(self, process)
 
-    def _pass_on(self, say: Say) -> None:
-        assert self.process.stdout is not None  # noqa: S101 (PIPE above)
-        for line in self.process.stdout:
+    def _pass_on(self, process: subprocess.Popen[str], say: Say) -> None:
+        for line in process.stdout or ():
             say(self.name, line.rstrip())
 
-    @property
-    def ended(self) -> bool:
-        return self.process.poll() is not None
+
+@dataclass(frozen=True, slots=True)
+class RunningPart:
+    part: Part
+    process: subprocess.Popen[str]
+
+    def check(self) -> None:
+        """Raises PartEnded."""
+        code = self.process.poll()
+        if code is not None:
+            raise PartEnded(f"{self.part.name} has ended (exit code {code})")
 
     def end(self) -> None:
         """Ask it to end, and wait for as long as it may take; what is left then is killed with everything else."""
-        if not self.ended:
+        if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(self.patience_s)
+                self.process.wait(self.part.patience_s)
             except subprocess.TimeoutExpired:
                 self.process.kill()
 
@@ -94,9 +101,12 @@ class Supervisor:
         self._ready_url = f"http://{_reachable(settings.gateway.host)}:{settings.gateway.port}/health/ready"
         self._temp_root = settings.serving.temp_root
         self._say = say
-        # In the order of ending: the gateway lets streams finish while their engines still run.
-        self._gateway = Part("gateway", [*options, "gateway"], shutdown_s + 5.0)
-        self._serve = Part("serve", [*options, "serve"], settings.serving.drain_s + 40.0)
+        # Started in this order and ended in the other: the gateway lets streams finish while their engines still run.
+        self._parts = [
+            Part("serve", [*options, "serve"], settings.serving.drain_s + 40.0),
+            Part("gateway", [*options, "gateway"], shutdown_s + 5.0),
+        ]
+        self._running: list[RunningPart] = []
         self._stopping = False
 
     def run(self, when_ready: Callable[[], Sequence[str] | None]) -> int:
@@ -105,8 +115,8 @@ class Supervisor:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, self._on_signal)
         try:
-            self._serve.start(self._say)
-            self._gateway.start(self._say)
+            for part in self._parts:
+                self._running.append(part.start(self._say))
             self._wait_until_ready()
             command = when_ready()
             return self._stay() if command is None else self._run(command)
@@ -145,9 +155,8 @@ class Supervisor:
         return process.returncode
 
     def _check_parts(self) -> None:
-        for part in (self._serve, self._gateway):
-            if part.ended:
-                raise PartEnded(f"{part.name} has ended (exit code {part.process.returncode})")
+        for running in self._running:
+            running.check()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if not self._stopping:
@@ -160,9 +169,8 @@ class Supervisor:
 
     def _end(self) -> None:
         self._stopping = True
-        for part in (self._gateway, self._serve):
-            if hasattr(part, "process"):
-                part.end()
+        for running in reversed(self._running):
+            running.end()
         end_descendants(LAST_GRACE_S)
         run_dir.remove_abandoned(self._temp_root)
 

@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from gateway.adapters import sqlite
-from gateway.adapters.aiohttp_upstream import AiohttpUpstream, Timeouts
 from gateway.adapters.asyncio_gate import AsyncioGate
+from gateway.adapters.http_upstream import HttpUpstream, Timeouts
 from gateway.adapters.journal import JournaledLedger
 from gateway.adapters.open_limits import OpenLimits
 from gateway.adapters.probed_fleet import Discovery, ProbedFleet
@@ -57,7 +57,7 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> FastAPI:
     )
     fleet.on_change(lambda model: gate.resize(model, len(fleet.ready(model)) * queue.places_per_replica))
     timeouts = settings.timeouts
-    upstream = AiohttpUpstream(Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.between_chunks_s))
+    upstream = HttpUpstream(Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.between_chunks_s))
     ledger = JournaledLedger(
         state_dir / "journal", partial(_write_entries, store), retry_on=(sqlite3.Error, sqlite.StoreUnusable)
     )

@@ -1,4 +1,4 @@
-"""What every Upstream does: the one over aiohttp, and the fake that the unit tests believe."""
+"""What every Upstream does: the one over sockets, and the fake that the unit tests believe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from gateway.adapters.aiohttp_upstream import AiohttpUpstream, Timeouts
+from gateway.adapters.http_upstream import HttpUpstream, Timeouts
 from gateway.errors import UpstreamTimeout, UpstreamUnreachable
 from gateway.ports import Answer, Replica, Upstream
 from tests.fakes import FakeUpstream, Script
@@ -21,8 +21,8 @@ Acting = Callable[[Script], AbstractAsyncContextManager[tuple[Upstream, Replica]
 
 
 @asynccontextmanager
-async def over_aiohttp(script: Script) -> AsyncIterator[tuple[Upstream, Replica]]:
-    async with loopback(lambda _: script) as server, AiohttpUpstream(Timeouts(1.0, SILENCE_S, SILENCE_S)) as upstream:
+async def over_sockets(script: Script) -> AsyncIterator[tuple[Upstream, Replica]]:
+    async with loopback(lambda _: script) as server, HttpUpstream(Timeouts(1.0, SILENCE_S, SILENCE_S)) as upstream:
         url = f"http://127.0.0.1:{unused_port()}" if script.head == "refused" else server.url
         yield upstream, Replica("r", "m", url)
 
@@ -32,7 +32,7 @@ async def in_memory(script: Script) -> AsyncIterator[tuple[Upstream, Replica]]:
     yield FakeUpstream(script, first_byte_s=SILENCE_S, between_chunks_s=SILENCE_S), Replica("r", "m", "http://r")
 
 
-@pytest.fixture(params=[over_aiohttp, in_memory], ids=["aiohttp", "fake"])
+@pytest.fixture(params=[over_sockets, in_memory], ids=["sockets", "fake"])
 def acting(request: pytest.FixtureRequest) -> Acting:
     made: Acting = request.param
     return made

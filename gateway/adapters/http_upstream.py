@@ -1,0 +1,134 @@
+"""Calls to replicas over kept connections: a pool, one try more on a new connection, and what each call's end means for its own.
+
+A replica may close an idle connection at the moment at which we use it. That is told from a dead replica by trying once more on a
+new connection, and only while not one byte of an answer has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gateway.adapters.http_connection import HttpConnection
+from gateway.errors import UpstreamUnreachable
+from gateway.ports import Replica
+
+# Uvicorn, which vLLM's server runs on, closes idle connections after 5 s at its default.
+KEPT_S = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds: to connect; to the head of the answer; between two pieces of its body."""
+
+    connect_s: float
+    first_byte_s: float
+    between_chunks_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """A base URL, taken apart once. `head` is the request's head up to the path's end, `tail` what follows it."""
+
+    host: str
+    port: int
+    head: bytes
+    tail: bytes
+
+    @classmethod
+    def of(cls, base_url: str) -> _Address:
+        url = urlsplit(base_url)
+        host = url.hostname or ""
+        tail = f" HTTP/1.1\r\nhost: {url.netloc}\r\ncontent-type: application/json\r\naccept-encoding: identity\r\n"
+        return cls(host, url.port or 80, f"POST {url.path.rstrip('/')}".encode(), tail.encode())
+
+    def request(self, path: str, body: bytes, request_id: str) -> bytes:
+        own = f"x-request-id: {request_id}\r\ncontent-length: {len(body)}\r\n\r\n"
+        return b"".join((self.head, path.encode(), self.tail, own.encode(), body))
+
+
+class HttpUpstream:
+    """Use as `async with`; the pool lives as long as the block. Plain http: replicas are on the cluster's own network."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+        self._addresses: dict[str, _Address] = {}
+        self._idle: dict[str, list[tuple[float, HttpConnection]]] = {}
+
+    async def __aenter__(self) -> HttpUpstream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for kept in self._idle.values():
+            for _since, connection in kept:
+                connection.abort()
+        self._idle.clear()
+
+    @asynccontextmanager
+    async def open(self, replica: Replica, path: str, body: bytes, request_id: str) -> AsyncIterator[HttpAnswer]:
+        address = self._addresses.get(replica.base_url)
+        if address is None:
+            address = self._addresses[replica.base_url] = _Address.of(replica.base_url)
+        connection = await self._exchange(replica.base_url, address, address.request(path, body, request_id))
+        try:
+            yield HttpAnswer(connection, self._timeouts.between_chunks_s)
+        finally:
+            self._put_back(replica.base_url, connection)
+
+    async def _exchange(self, base_url: str, address: _Address, request: bytes) -> HttpConnection:
+        kept = self._kept(base_url)
+        if kept is not None:
+            try:
+                return await self._asked(kept, request)
+            except UpstreamUnreachable:
+                if kept.got_bytes:
+                    raise
+        return await self._asked(await self._connect(address), request)
+
+    async def _asked(self, connection: HttpConnection, request: bytes) -> HttpConnection:
+        try:
+            await connection.exchange(request, self._timeouts.first_byte_s)
+        except BaseException:  # cancellation too: whatever stops us here, the engine must hear of it
+            connection.abort()
+            raise
+        return connection
+
+    async def _connect(self, address: _Address) -> HttpConnection:
+        try:
+            async with asyncio.timeout(self._timeouts.connect_s):
+                _, connection = await asyncio.get_running_loop().create_connection(HttpConnection, address.host, address.port)
+        except OSError as problem:  # TimeoutError is one
+            raise UpstreamUnreachable from problem
+        return connection
+
+    def _kept(self, base_url: str) -> HttpConnection | None:
+        """The connection that was used last, since it is the least likely to be stale. Old ones are closed on the way."""
+        idle = self._idle.get(base_url, [])
+        oldest = asyncio.get_running_loop().time() - KEPT_S
+        while idle:
+            since, connection = idle.pop()
+            if since >= oldest and connection.reusable:
+                return connection
+            connection.abort()
+        return None
+
+    def _put_back(self, base_url: str, connection: HttpConnection) -> None:
+        if connection.reusable:
+            self._idle.setdefault(base_url, []).append((asyncio.get_running_loop().time(), connection))
+        else:
+            connection.abort()
+
+
+class HttpAnswer:
+    def __init__(self, connection: HttpConnection, between_chunks_s: float) -> None:
+        self.status = connection.status
+        self.content_type = connection.content_type
+        self._connection = connection
+        self._between_chunks_s = between_chunks_s
+
+    async def body(self) -> AsyncIterator[bytes]:
+        while piece := await self._connection.piece(self._between_chunks_s):
+            yield piece
