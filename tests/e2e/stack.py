@@ -119,11 +119,7 @@ class Stack:
     def find(self, *words: str) -> psutil.Process:
         """The first process of this stack whose command line has all of the words."""
         for process in self.processes():
-            try:
-                line = " ".join(process.cmdline())
-            except psutil.Error:
-                continue
-            if all(word in line for word in words):
+            if all(word in _command_line(process) for word in words):
                 return process
         raise AssertionError(f"no process with {words}")
 
@@ -135,7 +131,7 @@ class Stack:
     def left_behind(self) -> list[str]:
         """What should be gone once it has ended: processes, ports, Ray's directories."""
         listening = {c.laddr.port for c in psutil.net_connections("tcp") if c.laddr and c.status == psutil.CONN_LISTEN}
-        left = [f"process {process.pid} {' '.join(process.cmdline())}" for process in self.processes()]
+        left = [f"process {process.pid} {_command_line(process)}" for process in self.processes()]
         left += [f"port {port}" for port in (*self.ports, *self.replica_ports) if port in listening]
         return left + [str(path) for path in self.temp_root.iterdir()]
 
@@ -170,6 +166,14 @@ class Stack:
             for target in group["targets"]
             if target["name"].startswith("SERVE_REPLICA")
         ]
+
+
+def _command_line(process: psutil.Process) -> str:
+    """Empty for one that ends while we look."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def _runs(process: psutil.Process) -> bool:
