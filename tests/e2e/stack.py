@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -193,5 +193,6 @@ def stack(folder: Path, *command: str, **settings: str) -> Iterator[Stack]:
         if running.process.poll() is None:
             running.end(signal.SIGTERM)
         for process in running.processes():
-            process.kill()
+            with suppress(psutil.Error):
+                process.kill()
         shutil.rmtree(running.temp_root)
