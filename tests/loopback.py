@@ -39,7 +39,10 @@ class LoopbackServer:
         try:
             for number in range(self.keeps + 1):
                 request = await _read(reader)
-                if request is None or number == self.keeps:
+                if request is None:
+                    self.left.set()
+                    return
+                if number == self.keeps:
                     return
                 self.requests.append(request)
                 if not await self._answer(self.act(request), reader, writer):

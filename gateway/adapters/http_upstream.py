@@ -53,15 +53,19 @@ class _Address:
 class HttpUpstream:
     """Use as `async with`; the pool lives as long as the block. Plain http: replicas are on the cluster's own network."""
 
-    def __init__(self, timeouts: Timeouts) -> None:
+    def __init__(self, timeouts: Timeouts, *, kept_s: float = KEPT_S) -> None:
         self._timeouts = timeouts
+        self._kept_s = kept_s
         self._addresses: dict[str, _Address] = {}
         self._idle: dict[str, list[tuple[float, HttpConnection]]] = {}
+        self._sweeps: dict[str, asyncio.TimerHandle] = {}
 
     async def __aenter__(self) -> HttpUpstream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for sweep in self._sweeps.values():
+            sweep.cancel()
         for kept in self._idle.values():
             for _since, connection in kept:
                 connection.abort()
@@ -107,7 +111,7 @@ class HttpUpstream:
     def _kept(self, base_url: str) -> HttpConnection | None:
         """The connection that was used last, since it is the least likely to be stale. Old ones are closed on the way."""
         idle = self._idle.get(base_url, [])
-        oldest = asyncio.get_running_loop().time() - KEPT_S
+        oldest = asyncio.get_running_loop().time() - self._kept_s
         while idle:
             since, connection = idle.pop()
             if since >= oldest and connection.reusable:
@@ -116,10 +120,30 @@ class HttpUpstream:
         return None
 
     def _put_back(self, base_url: str, connection: HttpConnection) -> None:
-        if connection.reusable:
-            self._idle.setdefault(base_url, []).append((asyncio.get_running_loop().time(), connection))
-        else:
+        if not connection.reusable:
             connection.abort()
+            return
+        loop = asyncio.get_running_loop()
+        self._idle.setdefault(base_url, []).append((loop.time(), connection))
+        if base_url not in self._sweeps:
+            self._sweeps[base_url] = loop.call_later(self._kept_s, self._sweep, base_url)
+
+    def _sweep(self, base_url: str) -> None:
+        """Close what was idle too long, so that replicas that are gone leave nothing here."""
+        del self._sweeps[base_url]
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - self._kept_s
+        kept = []
+        for since, connection in self._idle.pop(base_url, []):
+            if since > oldest and connection.reusable:
+                kept.append((since, connection))
+            else:
+                connection.abort()
+        if kept:
+            self._idle[base_url] = kept
+            self._sweeps[base_url] = loop.call_later(self._kept_s, self._sweep, base_url)
+        else:
+            self._addresses.pop(base_url, None)
 
 
 class HttpAnswer:

@@ -39,6 +39,14 @@ async def test_connections_are_kept() -> None:
         assert server.connections == 1
 
 
+async def test_connections_that_stay_idle_are_closed() -> None:
+    async with loopback(lambda _: says(b"{}")) as server, HttpUpstream(TIMEOUTS, kept_s=0.05) as upstream:
+        await call(upstream, server)
+        await asyncio.wait_for(server.left.wait(), 2)
+        assert await call(upstream, server) == b"{}"
+        assert server.connections == 2
+
+
 async def test_stale_kept_connection_is_tried_again_and_the_replica_lives() -> None:
     async with loopback(lambda _: says(b"{}"), keeps=1) as server, HttpUpstream(TIMEOUTS) as upstream:
         for _ in range(3):
