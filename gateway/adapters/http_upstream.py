@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -93,11 +93,11 @@ class HttpUpstream:
         return await self._asked(await self._connect(address), request)
 
     async def _asked(self, connection: HttpConnection, request: bytes) -> HttpConnection:
-        try:
+        """Whatever stops us before the head has come, cancellation too, the engine must hear of it."""
+        with ExitStack() as unless_answered:
+            unless_answered.callback(connection.abort)
             await connection.exchange(request, self._timeouts.first_byte_s)
-        except BaseException:  # cancellation too: whatever stops us here, the engine must hear of it
-            connection.abort()
-            raise
+            unless_answered.pop_all()
         return connection
 
     async def _connect(self, address: _Address) -> HttpConnection:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server that the list names. `models` may be empty: then the server itself is asked."""
+    """A server that the list names. Which models it has, it is asked itself."""
 
     id: str
     base_url: str
