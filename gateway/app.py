@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -24,12 +25,12 @@ from gateway.adapters.sqlite import SqliteTenants
 from gateway.adapters.static_discovery import StaticDiscovery
 from gateway.adapters.system_clock import SystemClock
 from gateway.errors import CallError, MethodNotAllowed, NotFound
-from gateway.middleware.body_limit import BodyLimit
+from gateway.exchange import BodyLimits
 from gateway.middleware.edge import Edge
-from gateway.middleware.request_id import RequestId
 from gateway.pipeline import Pipeline
 from gateway.policy.admission import Patience
 from gateway.ports import Entry, Ports
+from gateway.protocol.asgi import Receive, Scope, Send
 from gateway.protocol.language import preferred
 from gateway.routes import health, models, openapi
 from gateway.routes.inference import InferenceEndpoint
@@ -40,7 +41,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 RAY_TOKEN = "ray-token"  # noqa: S105 (the name of a file in state_dir)
 
 
-def create_app(settings: GatewaySettings, state_dir: Path) -> FastAPI:
+def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     """The gateway. Its files are in `state_dir`; its sockets and threads live as long as the app's lifespan.
 
     Raises gateway.adapters.sqlite.StoreUnusable before anything is started.
@@ -75,21 +76,35 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> FastAPI:
     return assemble(ports, settings, lifespan)
 
 
-def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None = None) -> FastAPI:
+class Gateway(FastAPI):
+    """FastAPI with one shortcut: calls for an engine go to their raw endpoint before any middleware or routing."""
+
+    def __init__(self, inference: InferenceEndpoint, paths: Sequence[str], **settings: Any) -> None:
+        super().__init__(**settings)
+        self.inference = inference
+        self._hot = frozenset(("POST", path) for path in paths)
+        for path in paths:  # for the other methods' 405, and so that the routes are all in one list
+            self.router.routes.append(Route(path, inference, methods=["POST"]))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (scope["method"], scope["path"]) in self._hot:
+            await self.inference(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None = None) -> Gateway:
     """The app over given ports; tests hand in fakes here."""
     pipeline = Pipeline(ports)
-    app = FastAPI(title="daemun", version=version("daemun"), lifespan=lifespan)
-    inference = InferenceEndpoint(pipeline)
-    for path in INFERENCE_PATHS:
-        app.router.routes.append(Route(path, inference, methods=["POST"]))
+    limits = BodyLimits(settings.max_body_bytes, settings.max_media_body_bytes)
+    inference = InferenceEndpoint(pipeline, limits)
+    app = Gateway(inference, INFERENCE_PATHS, title="daemun", version=version("daemun"), lifespan=lifespan)
     app.include_router(models.router(pipeline))
     app.include_router(health.router(ports.fleet))
     openapi.describe(app, INFERENCE_PATHS)
     app.add_exception_handler(CallError, _answer_call_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
-    app.add_middleware(Edge)
-    app.add_middleware(RequestId)
+    app.add_middleware(Edge, limits=limits)
     return app
 
 

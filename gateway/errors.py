@@ -4,14 +4,19 @@
     ├── InvalidRequest             400  invalid_request
     │   ├── MalformedJson               the body is no JSON object
     │   ├── InvalidField                a field has the wrong type
-    │   └── EngineRefused               the engine looked at it and said no
+    │   ├── EngineRefused               the engine looked at it and said no
+    │   └── MalformedHttp               not even HTTP
     ├── InvalidApiKey              401  invalid_api_key
     ├── ModelNotAllowed            403  model_not_allowed
     ├── ModelNotFound              404  model_not_found
+    ├── RequestTimeout             408  request_timeout: the request did not come in time
     ├── RequestTooLarge            413  request_too_large
+    ├── HeadTooLarge               431  headers_too_large
     ├── Busy                       503  with Retry-After
     │   ├── ServerOverloaded            server_overloaded: rejected before the queue
-    │   └── QueueTimeout                queue_timeout: evicted from it
+    │   ├── QueueTimeout                queue_timeout: evicted from it
+    │   ├── TooManyConnections          server_overloaded: of this process
+    │   └── ServerStopping              server_stopping: this process ends, others go on
     ├── NotFound, MethodNotAllowed 404, 405  not_found, method_not_allowed: no such address
     ├── InternalError              500  internal_error: a fault of ours
     └── UpstreamError
@@ -30,6 +35,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 Language = Literal["en", "ko"]
+HANDED_BACK = "handed back"  # the message of a cancellation that ends a call because this process stops
 
 
 class CallError(Exception):
@@ -90,6 +96,13 @@ class EngineRefused(InvalidRequest):
     }
 
 
+class MalformedHttp(InvalidRequest):
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "This is not a valid HTTP/1.1 request. Use an HTTP client, such as OpenAI's, with an http:// address.",
+        "ko": "올바른 HTTP/1.1 요청이 아닙니다. OpenAI 클라이언트 같은 HTTP 클라이언트를 http:// 주소로 사용해 주세요.",
+    }
+
+
 class InvalidApiKey(CallError):
     status, code, type = 401, "invalid_api_key", "authentication_error"
     messages: ClassVar[dict[Language, str]] = {
@@ -125,6 +138,22 @@ class RequestTooLarge(CallError):
     }
 
 
+class RequestTimeout(CallError):
+    status, code, type = 408, "request_timeout", "invalid_request_error"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The request did not come in whole in time. Send it again over a connection that is not slowed down.",
+        "ko": "요청이 제시간에 모두 도착하지 않았습니다. 연결 상태를 확인하고 다시 보내 주세요.",
+    }
+
+
+class HeadTooLarge(CallError):
+    status, code, type = 431, "headers_too_large", "invalid_request_error"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The request's headers are larger than {limit_bytes} bytes. Send fewer or shorter ones; data belongs into the body.",
+        "ko": "요청 헤더가 {limit_bytes}바이트를 넘습니다. 헤더를 줄이고 데이터는 본문에 넣어 주세요.",
+    }
+
+
 class Busy(CallError):
     """We are full; the fault is ours. `retry_after_s` is computed, never a constant."""
 
@@ -148,6 +177,28 @@ class QueueTimeout(Busy):
         "en": "No place for '{model}' came free in {waited_s:.0f} s of waiting. Try again in {retry_after_s} s.",
         "ko": "{waited_s:.0f}초를 기다렸지만 '{model}'의 자리가 나지 않았습니다. {retry_after_s}초 뒤에 다시 시도해 주세요.",
     }
+
+
+class TooManyConnections(Busy):
+    code = "server_overloaded"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "This server has as many connections as it can hold. Try again in {retry_after_s} s.",
+        "ko": "이 서버의 연결 수가 한계에 이르렀습니다. {retry_after_s}초 뒤에 다시 시도해 주세요.",
+    }
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=1.0)
+
+
+class ServerStopping(Busy):
+    code = "server_stopping"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "This server is being stopped and could not finish your call. Send it again: another one takes it.",
+        "ko": "이 서버가 종료되어 요청을 끝내지 못했습니다. 다시 보내 주시면 다른 서버가 처리합니다.",
+    }
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=1.0)
 
 
 class NotFound(CallError):

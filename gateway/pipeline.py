@@ -1,14 +1,13 @@
 """A call's whole life on one screen: identify, reserve, gate, pick, open; then the reply, whose end gives everything back.
 
-Whatever a call takes is pushed on one exit stack, in the order of taking. If a stage fails, the stack unwinds at once; if all
-succeed, the stack goes into the Reply, and the response object that sends the reply unwinds it, however that ends.
+Whatever a call takes is held by one lease, in the order of taking. If a stage fails, the lease ends at once; if all succeed, it
+is handed on to the Reply, and whoever sends the reply ends it, however that goes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -26,6 +25,7 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.policy.routing import LeastLoaded
+from gateway.lease import Lease
 from gateway.ports import Answer, Clock, Entry, Ports, Principal, Replica
 from gateway.protocol import usage
 from gateway.protocol.openai import Request
@@ -56,29 +56,24 @@ class Pipeline:
         ports.fleet.on_change(lambda _: self._load.forget({replica.id for replica in self._ready()}))
 
     async def run(self, call: Call) -> Reply:
-        """Take all that the call needs and open the engine's answer.
+        """Take all that the call needs and open the engine's answer, up to its first piece.
 
         Raises a CallError. Whatever happens, the call leaves a ledger entry.
         """
         ports = self._ports
-        async with AsyncExitStack() as held:
-            entry = _entry(call.id, call.endpoint, call.principal, ports.clock, call.request)
-            receipt = held.enter_context(Receipt(entry, ports.clock, ports.ledger))
+        with Lease() as lease:
+            receipt = Receipt(_entry(call.id, call.endpoint, call.principal, ports.clock, call.request), ports.clock, ports.ledger)
+            lease.hold(receipt.close)
             self._check_model(call.request.model, call.principal)
             reservation = await ports.limits.reserve(call.principal, call.request.model)
-            held.callback(lambda: reservation.settle(receipt.used()))
-            answer = await self._open(call, receipt, held)
-            return Reply(answer, call.request, receipt, held.pop_all())
+            lease.hold(lambda _: reservation.settle(receipt.used()))
+            answer, begin = await self._open(call, receipt, lease)
+            return Reply(answer, begin, call.request, receipt, lease.hand_on())
 
-    @contextmanager
-    def recording_refusal(self, call_id: str, endpoint: str, principal: Principal) -> Iterator[None]:
+    def record_refusal(self, call_id: str, endpoint: str, principal: Principal, error: CallError) -> None:
         """A request of a known key that cannot be read is a call too: it leaves an entry, of no model."""
         clock = self._ports.clock
-        try:
-            yield
-        except CallError:
-            with Receipt(_entry(call_id, endpoint, principal, clock), clock, self._ports.ledger):
-                raise
+        Receipt(_entry(call_id, endpoint, principal, clock), clock, self._ports.ledger).close(error)
 
     async def identify(self, secret: str) -> Principal:
         """Whose key this is. Raises InvalidApiKey."""
@@ -101,57 +96,50 @@ class Pipeline:
         usable = ", ".join(self.models_for(principal)) or "-"
         raise (ModelNotAllowed if known else ModelNotFound)(param="model", model=model, models=usable)
 
-    async def _open(self, call: Call, receipt: Receipt, held: AsyncExitStack) -> Answer:
-        """A place, a replica, and the head of its answer. Goes elsewhere when a replica is gone or full, before any byte."""
-        model = call.request.model
+    async def _open(self, call: Call, receipt: Receipt, lease: Lease) -> tuple[Answer, bytes]:
+        """A place, a replica, and the beginning of its answer. Goes elsewhere when a replica is gone or full, before any byte."""
+        ports, model = self._ports, call.request.model
         tried: list[str] = []
         while True:
-            async with AsyncExitStack() as attempt:
-                await attempt.enter_async_context(self._ports.gate.place(model))
+            with Lease() as attempt:
+                place = ports.gate.place(model)
+                await place.take()
+                attempt.hold(place.give_back)
                 receipt.started()
-                ready = self._ports.fleet.ready(model)
+                ready = ports.fleet.ready(model)
                 replica = self._load.choose(ready, tried) or self._load.choose(ready)
                 try:
                     if replica is None:
                         tried.append("none was ready")
                         raise UpstreamUnreachable
                     tried.append(replica.id)
-                    attempt.enter_context(self._in_flight(replica))
-                    answer = await attempt.enter_async_context(
-                        self._ports.upstream.open(replica, call.endpoint, call.request.body, call.id)
-                    )
-                    if answer.status != 200:
-                        await self._refuse(model, answer)
+                    answer, begin = await self._begin(call, replica, attempt)
                 except (UpstreamUnreachable, ServerOverloaded) as problem:
-                    if replica is not None and isinstance(problem, UpstreamUnreachable):
-                        self._ports.fleet.connection_broke(replica)
                     if len(tried) >= MOST_ATTEMPTS:
                         raise
+                    attempt.end(problem)
                     continue
-                attempt.enter_context(self._believed(replica))
                 receipt.answered_by(replica.id, answer.status)
-                held.push_async_exit(attempt.pop_all())
-                return answer
+                lease.hold(attempt.hand_on().end)
+                return answer, begin
 
-    @contextmanager
-    def _in_flight(self, replica: Replica) -> Iterator[None]:
+    async def _begin(self, call: Call, replica: Replica, attempt: Lease) -> tuple[Answer, bytes]:
+        """This replica's answer and its first piece; all of it where it does not stream, since none of it has gone out yet."""
         self._load.begin(replica.id)
-        try:
-            yield
-        finally:
-            self._load.end(replica.id)
+        attempt.hold(lambda error: self._left(replica, error))
+        answer = await self._ports.upstream.open(replica, call.endpoint, call.request.body, call.id)
+        attempt.hold(answer.close)
+        if answer.status != 200:
+            await self._refuse(call.request.model, answer)
+        return answer, await (answer.piece() if call.request.stream else _whole(answer))
 
-    @contextmanager
-    def _believed(self, replica: Replica) -> Iterator[None]:
-        """Until its answer breaks off in the middle."""
-        try:
-            yield
-        except UpstreamUnreachable:
+    def _left(self, replica: Replica, error: BaseException | None) -> None:
+        self._load.end(replica.id)
+        if isinstance(error, UpstreamUnreachable):
             self._ports.fleet.connection_broke(replica)
-            raise
 
     async def _refuse(self, model: str, answer: Answer) -> None:
-        body = b"".join([piece async for piece in answer.body()])
+        body = await _whole(answer)
         if answer.status in _ENGINE_IS_FULL:
             raise ServerOverloaded(model=model, retry_after_s=self._ports.gate.retry_after_s(model))
         if answer.status in _ENGINE_REFUSES:
@@ -161,59 +149,75 @@ class Pipeline:
 
 
 class Reply:
-    """An opened answer and everything the call holds. Use as `async with reply:`; leaving the block gives it all back."""
+    """An opened answer and everything the call holds. Use as `with reply:`; leaving the block gives it all back.
 
-    def __init__(self, answer: Answer, request: Request, receipt: Receipt, held: AsyncExitStack) -> None:
+    What a piece holds counts as used once it is said to be `delivered`.
+    """
+
+    def __init__(self, answer: Answer, begin: bytes, request: Request, receipt: Receipt, lease: Lease) -> None:
         self.content_type = answer.content_type
+        self.streams = request.stream
         self._answer = answer
-        self._request = request
+        self._begin: bytes | None = begin
         self._receipt = receipt
-        self._held = held
+        self._lease = lease
+        self._splitter = EventSplitter()
+        self._cutter = UsageCutter(request.wish, single_choice=request.single_choice)
+        self._meter = UsageMeter(single_choice=request.single_choice, n=request.n)
+        self._events: list[bytes] = []
+        self._whole = b""
 
-    async def __aenter__(self) -> Reply:
-        await self._held.__aenter__()
+    def __enter__(self) -> Reply:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._held.__aexit__(kind, error, trace)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lease.end(error)
 
-    def body(self) -> AsyncIterator[bytes]:
-        """What the client gets, piece by piece. What a piece holds counts as used once the next one is asked for."""
-        return self._events() if self._request.stream else self._whole()
+    async def piece(self) -> bytes:
+        """What the client gets next: the whole answer where it does not stream, else some events; nothing at the end.
 
-    async def _whole(self) -> AsyncIterator[bytes]:
-        body = b"".join([piece async for piece in self._answer.body()])
-        counted = usage.of_body(body)
-        self._receipt.first_byte(lambda: counted)
-        yield body
+        Raises UpstreamError, before which everything that came has been handed out.
+        """
+        if not self.streams:
+            self._whole, self._begin = self._begin or b"", None
+            return self._whole
+        while True:
+            try:
+                data, self._begin = await self._answer.piece() if self._begin is None else self._begin, None
+            except UpstreamError:
+                held = b"".join(self._cutter.rest())
+                if held:
+                    return held
+                raise
+            if not data:
+                return b"".join(self._cutter.rest()) + self._splitter.rest()
+            events = self._splitter.feed(data)
+            self._events += events
+            out = b"".join([piece for event in events for piece in self._cutter.cut(event)])
+            if out:
+                return out
 
-    async def _events(self) -> AsyncIterator[bytes]:
-        splitter = EventSplitter()
-        cutter = UsageCutter(self._request.wish, single_choice=self._request.single_choice)
-        meter = UsageMeter(single_choice=self._request.single_choice, n=self._request.n)
-        try:
-            async for data in self._answer.body():
-                events = splitter.feed(data)
-                out = b"".join([piece for event in events for piece in cutter.cut(event)])
-                if out:
-                    yield out
-                    self._receipt.first_byte(meter.usage)
-                for event in events:
-                    meter.saw(event)
-                    if event.startswith(ENGINE_ERROR):
-                        self._receipt.engine_failed()
-                if DONE in events:
-                    self._receipt.whole()
-        except UpstreamError:
-            held = b"".join(cutter.rest())
-            if held:
-                yield held
-            raise
-        rest = b"".join(cutter.rest()) + splitter.rest()
-        if rest:
-            yield rest
+    def delivered(self) -> None:
+        """The last piece is with the client."""
+        if not self.streams:
+            counted = usage.of_body(self._whole)
+            self._receipt.first_byte(lambda: counted)
+            return
+        self._receipt.first_byte(self._meter.usage)
+        for event in self._events:
+            self._meter.saw(event)
+            if event.startswith(ENGINE_ERROR):
+                self._receipt.engine_failed()
+            elif event == DONE:
+                self._receipt.whole()
+        self._events = []
+
+
+async def _whole(answer: Answer) -> bytes:
+    body = await answer.piece()
+    while piece := await answer.piece():
+        body += piece
+    return body
 
 
 def _entry(call_id: str, endpoint: str, principal: Principal, clock: Clock, request: Request | None = None) -> Entry:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from gateway.protocol.usage import Usage
 
@@ -54,12 +53,25 @@ class LimitStore(Protocol):
         ...
 
 
-class Gate(Protocol):
-    def place(self, model: str) -> AbstractAsyncContextManager[None]:
-        """A running slot for as long as the block lasts; waits for one.
+class Place(Protocol):
+    """A running slot. `async with` takes it and gives it back; `take` and `give_back` are the two halves."""
 
-        Raises ServerOverloaded (rejected before the queue) or QueueTimeout (evicted from it).
-        """
+    async def take(self) -> None:
+        """Wait for it. Raises ServerOverloaded (rejected before the queue) or QueueTimeout (evicted from it)."""
+        ...
+
+    def give_back(self, error: BaseException | None = None) -> None:
+        """Called exactly once, and only after `take` has returned."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+class Gate(Protocol):
+    def place(self, model: str) -> Place:
+        """A place for one call of the model, not taken yet."""
         ...
 
     def retry_after_s(self, model: str) -> float:
@@ -103,17 +115,27 @@ class Fleet(Protocol):
 
 
 class Answer(Protocol):
-    """An engine's answer whose head has come. `body` gives bytes as they arrive; raises UpstreamError if it breaks off."""
+    """An engine's answer whose head has come."""
 
     status: int
     content_type: str
 
-    def body(self) -> AsyncIterator[bytes]: ...
+    def piece(self) -> Awaitable[bytes]:
+        """What has come of the body since the last piece; nothing at its end. Raises UpstreamError if it breaks off."""
+        ...
+
+    def close(self, error: BaseException | None = None) -> None:
+        """No more is wanted. Before the body's end, this aborts the work in the engine."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
 
 
 class Upstream(Protocol):
-    def open(self, replica: Replica, path: str, body: bytes, request_id: str) -> AbstractAsyncContextManager[Answer]:
-        """Send a POST and wait for the answer's head. Leaving the block early aborts the work in the engine.
+    async def open(self, replica: Replica, path: str, body: bytes, request_id: str) -> Answer:
+        """Send a POST and wait for the answer's head. The answer must be closed, or used as `async with`.
 
         Raises UpstreamUnreachable or UpstreamTimeout.
         """

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from types import TracebackType
 
-from gateway.errors import Busy, CallError, UpstreamFailed
+from gateway.errors import HANDED_BACK, Busy, CallError, ServerStopping, UpstreamFailed
 from gateway.ports import Clock, Entry, Ledger
 from gateway.protocol.usage import NO_USAGE, Usage
 
@@ -15,7 +14,7 @@ CLIENT_GONE = 499  # no such status goes over the wire; ledgers use it for a cli
 
 
 class Receipt:
-    """A context manager around a call's whole life.
+    """Made when a call begins, closed when it is over.
 
     Outcomes: `completed`; `aborted` by the client; `rejected` before any engine worked; `failed`.
     """
@@ -53,10 +52,8 @@ class Receipt:
     def used(self) -> Usage:
         return self._used()
 
-    def __enter__(self) -> Receipt:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self, error: BaseException | None = None) -> None:
+        """The call is over, ended by `error` or well."""
         entry, used = self._entry, self._used()
         entry.duration_s = self._clock.monotonic() - self._came
         entry.prompt_tokens = used.prompt_tokens
@@ -73,7 +70,7 @@ def _outcome(error: BaseException | None) -> Outcome:
         case None:
             return "completed", None
         case asyncio.CancelledError():
-            return "aborted", None
+            return ("failed", ServerStopping.code) if HANDED_BACK in error.args else ("aborted", None)
         case Busy():
             return "rejected", error.code
         case CallError():
@@ -89,6 +86,6 @@ def _status(error: BaseException | None) -> int:
         case CallError():
             return error.status
         case asyncio.CancelledError():
-            return CLIENT_GONE
+            return ServerStopping.status if HANDED_BACK in error.args else CLIENT_GONE
         case _:
             return 500

@@ -45,13 +45,31 @@ class TimeoutSettings(Frozen):
     connect_s: float = Field(2.0, gt=0, description="To connect to a replica.")
     first_byte_s: float = Field(60.0, gt=0, description="From the request to the head of the answer.")
     between_chunks_s: float = Field(60.0, gt=0, description="Between two pieces of an answer.")
-    shutdown_s: float = Field(20.0, ge=0, description="For streams to end after SIGTERM.")
+    call_s: float = Field(600.0, gt=0, description="For a whole call: after that it is not tried or continued elsewhere.")
+    shutdown_s: float = Field(20.0, ge=0, description="For streams to end after SIGTERM; then clients are told to come again.")
+
+
+class ClientLimits(Frozen):
+    """What one client may ask of a gateway process's attention."""
+
+    head_bytes: int = Field(64 * 1024, ge=1024, description="Larger request heads (address and headers) get 431.")
+    head_s: float = Field(10.0, gt=0, description="For a request's head, and from connecting to its first byte.")
+    body_grace_s: float = Field(20.0, gt=0, description="For a request's body, on top of its size at body_bytes_per_s.")
+    body_bytes_per_s: int = Field(16 * 1024, ge=1, description="The slowest upload that is put up with for long.")
+    idle_s: float = Field(65.0, gt=0, description="Between two requests; load balancers should close before that.")
+    stall_s: float = Field(60.0, gt=0, description="For a client that reads nothing of its answer.")
+    connections: int = Field(
+        16_384, ge=1, description="More than this, and those that have waited longest without a whole request are closed."
+    )
 
 
 class GatewaySettings(Frozen):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8080, ge=1, le=65535, description="Port to listen on.")
-    max_body_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="Larger request bodies get 413.")
+    max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Larger request bodies get 413.")
+    max_media_body_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024, description="The same for requests that carry images, sound or video."
+    )
     fleets: tuple[Annotated[RayFleet | StaticFleet, Field(discriminator="kind")], ...] = Field(
         (RayFleet(),), min_length=1, description="Where the replicas are."
     )
@@ -59,4 +77,5 @@ class GatewaySettings(Frozen):
     probe_timeout_s: float = Field(2.0, gt=0, description="Seconds a replica may take to answer a probe.")
     queue: QueueSettings = QueueSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
+    clients: ClientLimits = ClientLimits()
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much the gateway says.")

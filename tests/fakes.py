@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -122,26 +121,37 @@ class Script:
     every_s: float = 0.01
 
 
-@dataclass
 class FakeAnswer:
-    script: Script
-    between_chunks_s: float
-
-    def __post_init__(self) -> None:
-        self.status = self.script.status
-        self.content_type = self.script.content_type
+    def __init__(self, upstream: FakeUpstream, script: Script) -> None:
+        self.status = script.status
+        self.content_type = script.content_type
         self.ended = False
+        self._upstream = upstream
+        self._script = script
+        self._pieces = list(script.pieces)
 
-    async def body(self) -> AsyncIterator[bytes]:
-        for piece in self.script.pieces:
-            await asyncio.sleep(self.script.every_s)
-            yield piece
-        if self.script.end == "hangs":
-            await asyncio.sleep(self.between_chunks_s)
-            raise UpstreamTimeout(timeout_s=self.between_chunks_s)
-        if self.script.end == "reset":
+    async def piece(self) -> bytes:
+        script, silent_s = self._script, self._upstream.between_chunks_s
+        if self._pieces:
+            await asyncio.sleep(script.every_s)
+            return self._pieces.pop(0)
+        if script.end == "hangs":
+            await asyncio.sleep(silent_s)
+            raise UpstreamTimeout(timeout_s=silent_s)
+        if script.end == "reset":
             raise UpstreamUnreachable
         self.ended = True
+        return b""
+
+    def close(self, error: BaseException | None = None) -> None:
+        self._upstream.open_now -= 1
+        self._upstream.left_early += not self.ended
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
 
 
 class FakeUpstream:
@@ -150,23 +160,22 @@ class FakeUpstream:
     def __init__(self, *scripts: Script, first_byte_s: float = 60.0, between_chunks_s: float = 60.0) -> None:
         self._scripts = list(scripts)
         self._first_byte_s = first_byte_s
-        self._between_chunks_s = between_chunks_s
+        self.between_chunks_s = between_chunks_s
         self.calls: list[tuple[str, str, bytes, str]] = []
         self.open_now = 0
         self.left_early = 0
 
-    @asynccontextmanager
-    async def open(self, replica: Replica, path: str, body: bytes, request_id: str) -> AsyncIterator[FakeAnswer]:
+    async def open(self, replica: Replica, path: str, body: bytes, request_id: str) -> FakeAnswer:
         self.calls.append((replica.id, path, body, request_id))
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+        answer = FakeAnswer(self, script)
         self.open_now += 1
-        answer = FakeAnswer(script, self._between_chunks_s)
         try:
             await self._send_head(script)
-            yield answer
-        finally:
-            self.open_now -= 1
-            self.left_early += not answer.ended
+        except BaseException:
+            answer.close()
+            raise
+        return answer
 
     async def _send_head(self, script: Script) -> None:
         await asyncio.sleep(script.every_s)

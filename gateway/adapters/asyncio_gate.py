@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import count
+from typing import Self
 
 from gateway.errors import QueueTimeout, ServerOverloaded
 from gateway.policy.admission import Decision, Patience, Queue, Ticket
@@ -13,7 +12,7 @@ from gateway.ports import Clock
 
 
 class AsyncioGate:
-    """One queue a model. A place is given back when the `async with` block ends, whatever ends it."""
+    """One queue a model."""
 
     def __init__(self, patience: Patience, clock: Clock) -> None:
         self._patience = patience
@@ -22,18 +21,8 @@ class AsyncioGate:
         self._starts: dict[Ticket, asyncio.Future[None]] = {}
         self._numbers = count(1)
 
-    @asynccontextmanager
-    async def place(self, model: str) -> AsyncIterator[None]:
-        queue, ticket = self._queue(model), Ticket(next(self._numbers))
-        decision = queue.arrive(ticket, self._clock.monotonic())
-        if decision is Decision.REJECT:
-            raise ServerOverloaded(model=model, retry_after_s=self.retry_after_s(model))
-        try:
-            if decision is Decision.WAIT:
-                await self._wait(model, queue, ticket)
-            yield
-        finally:
-            self._start(queue.leave(ticket, self._clock.monotonic()))
+    def place(self, model: str) -> QueuedPlace:
+        return QueuedPlace(self, model, self._queue(model))
 
     def retry_after_s(self, model: str) -> float:
         return self._queue(model).retry_after_s(self._clock.monotonic())
@@ -47,7 +36,10 @@ class AsyncioGate:
         return queue.running, queue.waiting
 
     def _queue(self, model: str) -> Queue:
-        return self._queues.setdefault(model, Queue(self._patience))
+        queue = self._queues.get(model)
+        if queue is None:
+            queue = self._queues[model] = Queue(self._patience)
+        return queue
 
     async def _wait(self, model: str, queue: Queue, ticket: Ticket) -> None:
         """Until the ticket starts. The patience is read anew each time it runs out, since the fleet may have changed."""
@@ -69,3 +61,39 @@ class AsyncioGate:
             start = self._starts[ticket]
             if not start.done():
                 start.set_result(None)
+
+
+class QueuedPlace:
+    """A place in one of the gate's queues. If waiting for it is cancelled, it is given back at once."""
+
+    __slots__ = ("_gate", "_model", "_queue", "_ticket")
+
+    def __init__(self, gate: AsyncioGate, model: str, queue: Queue) -> None:
+        self._gate = gate
+        self._model = model
+        self._queue = queue
+        self._ticket = Ticket(0)
+
+    async def take(self) -> None:
+        gate, queue = self._gate, self._queue
+        self._ticket = Ticket(next(gate._numbers))
+        decision = queue.arrive(self._ticket, gate._clock.monotonic())
+        if decision is Decision.START:
+            return
+        if decision is Decision.REJECT:
+            raise ServerOverloaded(model=self._model, retry_after_s=gate.retry_after_s(self._model))
+        try:
+            await gate._wait(self._model, queue, self._ticket)
+        except BaseException:
+            self.give_back()
+            raise
+
+    def give_back(self, error: BaseException | None = None) -> None:
+        self._gate._start(self._queue.leave(self._ticket, self._gate._clock.monotonic()))
+
+    async def __aenter__(self) -> Self:
+        await self.take()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.give_back()

@@ -7,9 +7,9 @@ new connection, and only while not one byte of an answer has come.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import Self
 from urllib.parse import urlsplit
 
 from gateway.adapters.http_connection import HttpConnection
@@ -71,16 +71,12 @@ class HttpUpstream:
                 connection.abort()
         self._idle.clear()
 
-    @asynccontextmanager
-    async def open(self, replica: Replica, path: str, body: bytes, request_id: str) -> AsyncIterator[HttpAnswer]:
+    async def open(self, replica: Replica, path: str, body: bytes, request_id: str) -> HttpAnswer:
         address = self._addresses.get(replica.base_url)
         if address is None:
             address = self._addresses[replica.base_url] = _Address.of(replica.base_url)
         connection = await self._exchange(replica.base_url, address, address.request(path, body, request_id))
-        try:
-            yield HttpAnswer(connection, self._timeouts.between_chunks_s)
-        finally:
-            self._put_back(replica.base_url, connection)
+        return HttpAnswer(self, replica.base_url, connection, self._timeouts.between_chunks_s)
 
     async def _exchange(self, base_url: str, address: _Address, request: bytes) -> HttpConnection:
         kept = self._kept(base_url)
@@ -94,10 +90,11 @@ class HttpUpstream:
 
     async def _asked(self, connection: HttpConnection, request: bytes) -> HttpConnection:
         """Whatever stops us before the head has come, cancellation too, the engine must hear of it."""
-        with ExitStack() as unless_answered:
-            unless_answered.callback(connection.abort)
+        try:
             await connection.exchange(request, self._timeouts.first_byte_s)
-            unless_answered.pop_all()
+        except BaseException:
+            connection.abort()
+            raise
         return connection
 
     async def _connect(self, address: _Address) -> HttpConnection:
@@ -147,12 +144,26 @@ class HttpUpstream:
 
 
 class HttpAnswer:
-    def __init__(self, connection: HttpConnection, between_chunks_s: float) -> None:
+    """`async with` closes it; a connection that can be kept goes back to the pool."""
+
+    __slots__ = ("_base_url", "_between_chunks_s", "_connection", "_upstream", "content_type", "status")
+
+    def __init__(self, upstream: HttpUpstream, base_url: str, connection: HttpConnection, between_chunks_s: float) -> None:
         self.status = connection.status
         self.content_type = connection.content_type
+        self._upstream = upstream
+        self._base_url = base_url
         self._connection = connection
         self._between_chunks_s = between_chunks_s
 
-    async def body(self) -> AsyncIterator[bytes]:
-        while piece := await self._connection.piece(self._between_chunks_s):
-            yield piece
+    def piece(self) -> Awaitable[bytes]:
+        return self._connection.piece(self._between_chunks_s)
+
+    def close(self, error: BaseException | None = None) -> None:
+        self._upstream._put_back(self._base_url, self._connection)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.errors import CallError, Language
 from gateway.protocol.language import preferred
@@ -15,7 +15,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REQUEST_ID = "daemun.request_id"
-IS_CLOSING = "daemun.is_closing"
+CONNECTION = "daemun.connection"
 
 
 def header(scope: Scope, name: bytes) -> str:
@@ -26,10 +26,32 @@ def header(scope: Scope, name: bytes) -> str:
     return ""
 
 
+class ClientConnection(Protocol):
+    """What our own server (`gateway.client_connection`) tells of a request's connection, beyond ASGI."""
+
+    when_lost: Callable[[], object] | None
+    """Called once, in the very moment in which the connection is lost."""
+
+    def is_closing(self) -> bool:
+        """Whether what is sent from now on goes nowhere."""
+        ...
+
+
+def client_connection(scope: Scope) -> ClientConnection | None:
+    """The connection below, where the server shows it."""
+    extensions = scope.get("extensions")
+    connection: ClientConnection | None = extensions.get(CONNECTION) if extensions else None
+    return connection
+
+
 def is_closing(scope: Scope) -> Callable[[], bool]:
-    """Whether the client's connection is going down, where the server can tell (`gateway.server`); else always no."""
-    asked: Callable[[], bool] = scope.get("extensions", {}).get(IS_CLOSING, lambda: False)
-    return asked
+    """Whether the client's connection is going down; where the server cannot tell, always no."""
+    connection = client_connection(scope)
+    return connection.is_closing if connection is not None else _never
+
+
+def _never() -> bool:
+    return False
 
 
 def language(scope: Scope) -> Language:

@@ -1,81 +1,88 @@
 """The hot path: one raw ASGI endpoint for every call that an engine answers.
 
-The lease on what a call took lives on the sending of the reply (`async with reply`), never in a generator's `finally`: if the
-first `send` fails, a generator's body has never begun and its `finally` never runs.
+The lease on what a call took lives on the sending of the reply (`with reply`), never in a generator's `finally`: if the first
+`send` fails, a generator's body has never begun and its `finally` never runs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from gateway.errors import CallError, UpstreamError
+from gateway.errors import HANDED_BACK, CallError, ServerStopping
+from gateway.exchange import BodyLimits, Exchange
 from gateway.pipeline import Call, Pipeline, Reply
 from gateway.protocol import openai
-from gateway.protocol.asgi import REQUEST_ID, Message, Receive, Scope, Send, header, is_closing, language, send_error
-from gateway.protocol.sse import error_event
-
-
-class ClientGone(Exception):
-    """The client closed its connection before it had sent its whole request."""
+from gateway.protocol.asgi import Receive, Scope, Send, client_connection, header
 
 
 class InferenceEndpoint:
     """An ASGI app. `POST /v1/chat/completions` and its like pass through it to the path of the same name."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, limits: BodyLimits) -> None:
         self._pipeline = pipeline
+        self._limits = limits
+        self._running: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send, self._limits)
+        task = _current_task()
+        self._running.add(task)
+        connection = client_connection(scope)
+        if connection is not None:
+            connection.when_lost = task.cancel
         try:
-            body = await _read_body(receive)
-        except ClientGone:
-            return
-        answering = asyncio.create_task(self._answer(scope, body, _cancelling(send, is_closing(scope))))
-        leaving = asyncio.create_task(_cancel_when_gone(answering, receive))
-        try:
-            await asyncio.wait([answering])
-        finally:
-            leaving.cancel()
-            answering.cancel()
-            await asyncio.wait([answering])  # what it holds is given back before anybody believes that the call is over
-        if not answering.cancelled():
-            answering.result()
-
-    async def _answer(self, scope: Scope, body: bytes, send: Send) -> None:
-        try:
-            # The key before the body: strangers learn nothing from what is wrong with theirs.
-            principal = await self._pipeline.identify(bearer(header(scope, b"authorization")))
-            with self._pipeline.recording_refusal(scope[REQUEST_ID], scope["path"], principal):
-                request = openai.read(body)
-            reply = await self._pipeline.run(Call(scope[REQUEST_ID], scope["path"], principal, request))
+            await self._answer(exchange, task, None if connection else receive)
         except CallError as error:
-            await send_error(send, scope, error)
-            return
-        await self._send(scope, send, reply)
+            await exchange.refuse(error)
+        except asyncio.CancelledError as problem:
+            if HANDED_BACK in problem.args:
+                task.uncancel()
+                await exchange.refuse(ServerStopping())
+            elif not exchange.is_lost():
+                raise
+        except Exception:  # noqa: BLE001 - the other of the two outermost edges
+            await exchange.fail()
+        finally:
+            self._running.discard(task)
+            if connection is not None:
+                connection.when_lost = None
 
-    async def _send(self, scope: Scope, send: Send, reply: Reply) -> None:
-        """A failure after the head is said in the stream, once, as an `error` event; there is no second status line."""
-        streams = reply.content_type.startswith("text/event-stream")
-        started = False
-        try:
-            async with reply:
-                async for piece in reply.body():
-                    if not started:
-                        started = True
-                        await send(_head(reply, None if streams else len(piece)))
-                    await send({"type": "http.response.body", "body": piece, "more_body": streams})
-        except UpstreamError as error:
-            if not started:
-                await send_error(send, scope, error)
-            elif streams:
-                last = error_event(error.body(language(scope)))
-                await send({"type": "http.response.body", "body": last, "more_body": False})
-            return
-        if not started:
-            await send(_head(reply, 0))
-        if streams or not started:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+    def hand_back(self) -> None:
+        """The process stops: every call that still runs or waits ends now, and its client is told to come again."""
+        for task in self._running:
+            task.cancel(HANDED_BACK)
+
+    async def _answer(self, exchange: Exchange, task: asyncio.Task[None], receive: Receive | None) -> None:
+        """`receive` is given where only it tells that the client has left."""
+        scope, pipeline = exchange.scope, self._pipeline
+        # The key before the body: strangers learn nothing from what is wrong with theirs.
+        principal = await pipeline.identify(bearer(header(scope, b"authorization")))
+        body = await exchange.body()
+        with _watching(receive, exchange, task):
+            try:
+                request = openai.read(body)
+            except CallError as error:
+                pipeline.record_refusal(exchange.request_id, scope["path"], principal, error)
+                raise
+            with await pipeline.run(Call(exchange.request_id, scope["path"], principal, request)) as reply:
+                await self._send(exchange, reply)
+
+    async def _send(self, exchange: Exchange, reply: Reply) -> None:
+        piece = await reply.piece()
+        if reply.streams:
+            await exchange.send({"type": "http.response.start", "status": 200, "headers": [*_STREAM, _content_type(reply)]})
+            while piece:
+                await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
+                reply.delivered()
+                piece = await reply.piece()
+            await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
+        else:
+            headers = [_content_type(reply), (b"content-length", str(len(piece)).encode())]
+            await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
+            await exchange.send({"type": "http.response.body", "body": piece, "more_body": False})
+            reply.delivered()
 
 
 def bearer(authorization: str) -> str:
@@ -84,48 +91,35 @@ def bearer(authorization: str) -> str:
     return credentials.strip() if scheme.lower() == "bearer" else ""
 
 
-def _head(reply: Reply, length: int | None) -> dict[str, object]:
-    headers = [(b"content-type", reply.content_type.encode("latin-1"))]
-    if length is None:
-        headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-    else:
-        headers.append((b"content-length", str(length).encode()))
-    return {"type": "http.response.start", "status": 200, "headers": headers}
+_STREAM = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
 
-async def _read_body(receive: Receive) -> bytes:
-    pieces = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        pieces.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(pieces)
+def _content_type(reply: Reply) -> tuple[bytes, bytes]:
+    return b"content-type", reply.content_type.encode("latin-1")
 
 
-def _cancelling(send: Send, closing: Callable[[], bool]) -> Send:
-    """A send to a client that is gone ends the call, as its leaving does: what did not get out must not count.
-
-    A server may say it by an OSError (ASGI 2.4). If the connection is closing when the send is over, then it was when the
-    piece was to be written, for nothing happens between the two.
-    """
-
-    async def send_or_cancel(message: Message) -> None:
-        try:
-            await send(message)
-        except OSError as problem:
-            raise asyncio.CancelledError from problem
-        if closing():
-            raise asyncio.CancelledError
-
-    return send_or_cancel
+def _current_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("an ASGI app runs in a task")
+    return task
 
 
-async def _cancel_when_gone(answering: asyncio.Task[None], receive: Receive) -> None:
-    """From here and not from a third task: every turn of the loop may pass a piece that nobody gets and somebody pays."""
-    try:
+@contextmanager
+def _watching(receive: Receive | None, exchange: Exchange, task: asyncio.Task[None]) -> Iterator[None]:
+    """Under servers that say only by a message that the client has left, somebody has to wait for that message."""
+    if receive is None:
+        yield
+        return
+
+    async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        exchange.client_left()
+        task.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
     finally:
-        answering.cancel()
+        watching.cancel()

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
 from gateway.adapters import sqlite
 from gateway.adapters.system_clock import SystemClock
 from gateway.ports import Entry
 from gateway.protocol.openai import UsageWish
-from gateway.server import config
+from gateway.server import server as gateway_server
 from gateway.settings import GatewaySettings, QueueSettings, StaticFleet
 from tests.fakes import Script
 from tests.loopback import LoopbackServer, Request, loopback, says
@@ -134,9 +133,8 @@ def _engine_thread(engine: Engine) -> Iterator[LoopbackServer]:
 
 @contextmanager
 def _gateway_thread(settings: GatewaySettings, state_dir: Path) -> Iterator[int]:
-    served = config(settings, state_dir)
-    served.port = 0
-    server = uvicorn.Server(served)
+    server = gateway_server(settings, state_dir)
+    server.config.port = 0
     thread = threading.Thread(target=server.run)
     thread.start()
     until = time.monotonic() + 10

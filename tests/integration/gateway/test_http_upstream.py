@@ -17,8 +17,11 @@ PATH = "/v1/completions"
 
 
 async def call(upstream: HttpUpstream, server: LoopbackServer) -> bytes:
-    async with upstream.open(Replica("r", "m", server.url), PATH, b'{"a":1}', "req_7") as answer:
-        return b"".join([piece async for piece in answer.body()])
+    async with await upstream.open(Replica("r", "m", server.url), PATH, b'{"a":1}', "req_7") as answer:
+        body = b""
+        while piece := await answer.piece():
+            body += piece
+        return body
 
 
 async def test_request_goes_over_the_wire_as_it_is() -> None:
@@ -81,8 +84,8 @@ async def test_server_that_hangs_up_on_a_kept_connection_is_unreachable_after_a_
 async def test_leaving_early_closes_the_connection_to_the_engine() -> None:
     script = Script(pieces=(b"data: 1\n\n",), end="hangs")
     async with loopback(lambda _: script) as server, HttpUpstream(TIMEOUTS) as upstream:
-        async with upstream.open(Replica("r", "m", server.url), PATH, b"{}", "req_7") as answer:
-            assert await anext(answer.body()) == b"data: 1\n\n"
+        async with await upstream.open(Replica("r", "m", server.url), PATH, b"{}", "req_7") as answer:
+            assert await answer.piece() == b"data: 1\n\n"
         await asyncio.wait_for(server.left.wait(), 2)
 
 
@@ -104,5 +107,4 @@ async def test_answers_that_are_no_http_are_unreachable() -> None:
     port = server.sockets[0].getsockname()[1]
     async with server, HttpUpstream(TIMEOUTS) as upstream:
         with pytest.raises(UpstreamUnreachable):
-            async with upstream.open(Replica("r", "m", f"http://127.0.0.1:{port}"), PATH, b"", "req_7"):
-                pass
+            await upstream.open(Replica("r", "m", f"http://127.0.0.1:{port}"), PATH, b"", "req_7")

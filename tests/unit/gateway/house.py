@@ -35,7 +35,7 @@ class House:
         self.upstream = FakeUpstream(*scripts)
         self.ledger = FakeLedger()
         ports = Ports(self.clock, self.tenants, self.limits, self.gate, self.fleet, self.upstream, self.ledger)
-        self.app = assemble(ports, GatewaySettings(max_body_bytes=4096))
+        self.app = assemble(ports, GatewaySettings(max_body_bytes=4096, max_media_body_bytes=8192))
         self.client = FakeClient(self.app, authorization="Bearer dm-anna")
         self.stranger = FakeClient(self.app)
 

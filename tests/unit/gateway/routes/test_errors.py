@@ -81,10 +81,26 @@ async def test_names_in_requests_cannot_break_messages() -> None:
 async def test_large_body_is_refused_as_soon_as_it_is_known(announced: bool) -> None:
     house = House(Script())
     pieces = [b" " * 1000] * 5
-    client = FakeClient(house.app, content_length="5000") if announced else house.stranger
+    client = FakeClient(house.app, authorization="Bearer dm-anna", **({"content_length": "9000"} if announced else {}))
     received = await client.request("POST", CHAT, pieces)
-    assert "4096" in expect(received, 413, "request_too_large")["message"]
-    assert house.tenants.asked == []
+    limit = "8192" if announced else "4096"
+    assert limit in expect(received, 413, "request_too_large")["message"]
+
+
+async def test_images_may_be_larger_than_text() -> None:
+    house = House(Script(pieces=(b"{}",), content_type="application/json"))
+    image = b'{"model": "daemun-demo", "messages": [{"content": [{"type": "image_url", "image_url": {"url": "data:%b"}}]}]}'
+    for size, status in ((7000, 200), (8200, 413)):
+        pieces = [image[:60], image[60:] % (b"A" * size)]
+        assert (await house.client.request("POST", CHAT, pieces)).status == status
+
+
+async def test_strangers_cannot_upload() -> None:
+    """Their key is looked at before their body is read."""
+    house = House(Script())
+    unread = [b" " * 1000] * 5
+    received = await house.stranger.request("POST", CHAT, unread, content_length="5000")
+    assert (received.status, house.upstream.calls) == (401, [])
 
 
 async def test_body_of_exactly_the_limit_passes() -> None:
