@@ -120,7 +120,7 @@ class Exchange:
 
     def _check_announced(self) -> None:
         announced = header(self.scope, b"content-length")
-        if len(announced) > 6 and announced.isdigit() and int(announced) > self._limits.media:
+        if announced.isdigit() and int(announced) > self._limits.media:
             raise RequestTooLarge(limit_bytes=self._limits.media)
 
     def _check_media(self, pieces: list[bytes]) -> None:

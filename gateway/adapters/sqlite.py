@@ -10,9 +10,11 @@ import hashlib
 import hmac
 import secrets
 import sqlite3
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from importlib import resources
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
@@ -22,6 +24,9 @@ from gateway.ports import Clock, Entry, Principal
 KEY_PREFIX = "dm-"
 _COLUMNS = ", ".join(field.name for field in fields(Entry))
 _PLACES = ", ".join("?" for _ in fields(Entry))
+_INSERT = f"INSERT OR IGNORE INTO ledger ({_COLUMNS}) VALUES "  # noqa: S608 (names of our own fields)
+_ROWS_A_STATEMENT = (500, 50, 5, 1)
+_row = attrgetter(*(field.name for field in fields(Entry)))
 
 
 class StoreUnusable(Exception):
@@ -164,14 +169,19 @@ def revoke_key(connection: sqlite3.Connection, clock: Clock, key_id: str) -> Non
         raise UnknownKey(f"There is no key {key_id} that could be revoked. 'daemun keys list' shows all of them.")
 
 
-def write_entries(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
-    """All or none of them. An entry that is there already stays as it is."""
+def write_entries(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    """All or none of them. An entry that is there already stays as it is.
+
+    Many rows a statement: SQLite then works without Python's lock for all of them at once, and calls go on meanwhile.
+    """
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(
-            f"INSERT OR IGNORE INTO ledger ({_COLUMNS}) VALUES ({_PLACES})",  # noqa: S608 (names of our own fields)
-            (astuple(entry) for entry in entries),
-        )
+        done = 0
+        for rows in _ROWS_A_STATEMENT:
+            while len(entries) - done >= rows:
+                values = [*chain.from_iterable(map(_row, entries[done : done + rows]))]
+                connection.execute(_INSERT + ", ".join([f"({_PLACES})"] * rows), values)
+                done += rows
 
 
 def read_entries(connection: sqlite3.Connection, *, last: int) -> list[Entry]:

@@ -45,7 +45,7 @@ def test_entry_is_on_disk_when_record_returns(tmp_path: Path) -> None:
     with ledger(tmp_path, store) as journal:
         journal.record(entry("req_1"))
         (file,) = tmp_path.glob("*.journal")
-        assert msgspec.json.decode(file.read_bytes(), type=Entry) == entry("req_1")
+        assert msgspec.json.decode(file.read_bytes().rstrip(b"\0"), type=Entry) == entry("req_1")
         assert file.stat().st_mode & 0o077 == 0, "for our eyes only"
 
 
@@ -133,6 +133,18 @@ def test_journal_moved_twice_is_in_the_database_once(tmp_path: Path) -> None:
             journal.move()
     with closing(sqlite.connect(database)) as connection:
         assert [read.id for read in sqlite.read_entries(connection, last=9)] == ["req_1"]
+
+
+def test_a_full_file_is_followed_by_another(tmp_path: Path) -> None:
+    store = Store()
+    long = "모델" * 100_000
+    with ledger(tmp_path, store) as journal:
+        for number in range(9):
+            new = entry(f"req_{number}")
+            new.model = long
+            journal.record(new)
+        assert len(list(tmp_path.iterdir())) == 2
+    assert sorted(store.entries) == [f"req_{number}" for number in range(9)]
 
 
 def test_record_outside_of_the_block_fails_loudly(tmp_path: Path) -> None:
