@@ -34,6 +34,7 @@ from gateway.protocol.usage import UsageCutter, UsageMeter
 from gateway.receipt import Receipt
 
 MOST_ATTEMPTS = 3
+_MOST_NAME = 256  # characters of a model name in the ledger; clients may ask for any
 _ENGINE_REFUSES = frozenset({400, 413, 422})
 _ENGINE_IS_FULL = frozenset({429, 503})
 _REPORTED = re.compile(r"^\d+ validation errors?:.*?'msg': '([^']*)'", re.DOTALL)
@@ -225,7 +226,7 @@ def _entry(call_id: str, endpoint: str, principal: Principal, clock: Clock, requ
         id=call_id,
         started_at=clock.time(),
         endpoint=endpoint,
-        model=request.model if request else "",
+        model=request.model[:_MOST_NAME] if request else "",
         stream=request.stream if request else False,
         tenant=principal.tenant,
         project=principal.project,
