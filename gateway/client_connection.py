@@ -109,8 +109,8 @@ class ClientConnection(asyncio.Protocol):
         "_head",
         "_head_bytes",
         "_headers",
-        "_lost",
         "_loop",
+        "_lost",
         "_parser",
         "_pipelined",
         "_refusal",
@@ -305,7 +305,7 @@ class ClientConnection(asyncio.Protocol):
         except asyncio.CancelledError:
             if not self._lost:
                 raise
-        except Exception:  # noqa: BLE001 - the server must outlive its app
+        except Exception:
             log.exception("%s %s failed", cycle.scope["method"], cycle.scope["path"])
         finally:
             if cycle.task is not None:

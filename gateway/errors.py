@@ -149,7 +149,7 @@ class RequestTimeout(CallError):
 class HeadTooLarge(CallError):
     status, code, type = 431, "headers_too_large", "invalid_request_error"
     messages: ClassVar[dict[Language, str]] = {
-        "en": "The request's headers are larger than {limit_bytes} bytes. Send fewer or shorter ones; data belongs into the body.",
+        "en": "The request's headers are larger than {limit_bytes} bytes. Send fewer or shorter ones; data belongs in the body.",
         "ko": "요청 헤더가 {limit_bytes}바이트를 넘습니다. 헤더를 줄이고 데이터는 본문에 넣어 주세요.",
     }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from gateway.errors import CallError, InternalError, RequestTooLarge
 from gateway.protocol.asgi import REQUEST_ID, Message, Receive, Scope, Send, header, is_closing, language, send_error
-from gateway.protocol.sse import EVENT_STREAM, error_event
+from gateway.protocol.sse import error_event
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,21 @@ class BodyLimits:
 
 
 class Exchange:
-    __slots__ = ("_came", "_closing", "_has_media", "_limits", "_lost", "_receive", "_send", "request_id", "scope", "started", "streams")
+    """Whoever sends events sets `streams`, so that an error in their middle can be said as one."""
+
+    __slots__ = (
+        "_came",
+        "_closing",
+        "_has_media",
+        "_limits",
+        "_lost",
+        "_receive",
+        "_send",
+        "request_id",
+        "scope",
+        "started",
+        "streams",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits) -> None:
         self.scope = scope
@@ -82,10 +96,8 @@ class Exchange:
         piece was to be written, for nothing happens between the two.
         """
         if message["type"] == "http.response.start":
-            headers = message.get("headers", ())
             self.started = True
-            self.streams = any(name == b"content-type" and value.startswith(EVENT_STREAM) for name, value in headers)
-            message["headers"] = [*headers, (b"x-request-id", self.request_id.encode())]
+            message["headers"] = (*message.get("headers", ()), (b"x-request-id", self.request_id.encode()))
         try:
             await self._send(message)
         except OSError as problem:

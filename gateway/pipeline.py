@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
 import msgspec
 
@@ -24,8 +25,8 @@ from gateway.errors import (
     UpstreamFailed,
     UpstreamUnreachable,
 )
-from gateway.policy.routing import LeastLoaded
 from gateway.lease import Lease
+from gateway.policy.routing import LeastLoaded
 from gateway.ports import Answer, Clock, Entry, Ports, Principal, Replica
 from gateway.protocol import usage
 from gateway.protocol.openai import Request
@@ -63,13 +64,17 @@ class Pipeline:
         """
         ports = self._ports
         with Lease() as lease:
-            receipt = Receipt(_entry(call.id, call.endpoint, call.principal, ports.clock, call.request), ports.clock, ports.ledger)
+            receipt = Receipt(
+                _entry(call.id, call.endpoint, call.principal, ports.clock, call.request), ports.clock, ports.ledger
+            )
             lease.hold(receipt.close)
             self._check_model(call.request.model, call.principal)
             reservation = await ports.limits.reserve(call.principal, call.request.model)
             lease.hold(lambda _: reservation.settle(receipt.used()))
             answer, begin = await self._open(call, receipt, lease)
-            return Reply(answer, begin, call.request, receipt, lease.hand_on())
+            if call.request.stream:
+                return StreamReply(answer, begin, call.request, receipt, lease.hand_on())
+            return Reply(answer, begin, receipt, lease.hand_on())
 
     def record_refusal(self, call_id: str, endpoint: str, principal: Principal, error: CallError) -> None:
         """A request of a known key that cannot be read is a call too: it leaves an entry, of no model."""
@@ -152,39 +157,50 @@ class Pipeline:
 class Reply:
     """An opened answer and everything the call holds. Use as `with reply:`; leaving the block gives it all back.
 
-    What a piece holds counts as used once it is said to be `delivered`.
+    This is one that comes whole; `StreamReply` is the other. What a piece holds counts as used once it is said to be `delivered`.
     """
 
-    def __init__(self, answer: Answer, begin: bytes, request: Request, receipt: Receipt, lease: Lease) -> None:
+    streams = False
+
+    def __init__(self, answer: Answer, begin: bytes, receipt: Receipt, lease: Lease) -> None:
         self.content_type = answer.content_type
-        self.streams = request.stream
-        self._answer = answer
-        self._begin: bytes | None = begin
+        self._begin = begin
         self._receipt = receipt
         self._lease = lease
-        self._splitter = EventSplitter()
-        self._cutter = UsageCutter(request.wish, single_choice=request.single_choice)
-        self._meter = UsageMeter(single_choice=request.single_choice, n=request.n)
-        self._events: list[bytes] = []
-        self._whole = b""
 
-    def __enter__(self) -> Reply:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lease.end(error)
 
     async def piece(self) -> bytes:
-        """What the client gets next: the whole answer where it does not stream, else some events; nothing at the end.
+        """What the client gets next: here, all of it. Raises UpstreamError, before which all that came was handed out."""
+        return self._begin
 
-        Raises UpstreamError, before which everything that came has been handed out.
-        """
-        if not self.streams:
-            self._whole, self._begin = self._begin or b"", None
-            return self._whole
+    def delivered(self) -> None:
+        """The last piece is with the client."""
+        counted = usage.of_body(self._begin)
+        self._receipt.first_byte(lambda: counted)
+
+
+class StreamReply(Reply):
+    """Events, until `piece` gives nothing."""
+
+    streams = True
+
+    def __init__(self, answer: Answer, begin: bytes, request: Request, receipt: Receipt, lease: Lease) -> None:
+        super().__init__(answer, begin, receipt, lease)
+        self._answer = answer
+        self._splitter = EventSplitter()
+        self._cutter = UsageCutter(request.wish, single_choice=request.single_choice)
+        self._meter = UsageMeter(single_choice=request.single_choice, n=request.n)
+        self._events: list[bytes] = []
+
+    async def piece(self) -> bytes:
         while True:
             try:
-                data, self._begin = await self._answer.piece() if self._begin is None else self._begin, None
+                data, self._begin = self._begin or await self._answer.piece(), b""
             except UpstreamError:
                 held = b"".join(self._cutter.rest())
                 if held:
@@ -199,11 +215,6 @@ class Reply:
                 return out
 
     def delivered(self) -> None:
-        """The last piece is with the client."""
-        if not self.streams:
-            counted = usage.of_body(self._whole)
-            self._receipt.first_byte(lambda: counted)
-            return
         self._receipt.first_byte(self._meter.usage)
         for event in self._events:
             self._meter.saw(event)

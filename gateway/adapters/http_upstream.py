@@ -72,30 +72,25 @@ class HttpUpstream:
         self._idle.clear()
 
     async def open(self, replica: Replica, path: str, body: bytes, request_id: str) -> HttpAnswer:
-        address = self._addresses.get(replica.base_url)
+        base_url = replica.base_url
+        address = self._addresses.get(base_url)
         if address is None:
-            address = self._addresses[replica.base_url] = _Address.of(replica.base_url)
-        connection = await self._exchange(replica.base_url, address, address.request(path, body, request_id))
-        return HttpAnswer(self, replica.base_url, connection, self._timeouts.between_chunks_s)
-
-    async def _exchange(self, base_url: str, address: _Address, request: bytes) -> HttpConnection:
-        kept = self._kept(base_url)
-        if kept is not None:
+            address = self._addresses[base_url] = _Address.of(base_url)
+        request = address.request(path, body, request_id)
+        connection = self._kept(base_url)
+        while True:
+            is_new = connection is None
+            if connection is None:
+                connection = await self._connect(address)
             try:
-                return await self._asked(kept, request)
-            except UpstreamUnreachable:
-                if kept.got_bytes:
+                await connection.exchange(request, self._timeouts.first_byte_s)
+            except BaseException as problem:  # whatever stops us, cancellation too, the engine must hear of it
+                connection.abort()
+                if is_new or connection.got_bytes or not isinstance(problem, UpstreamUnreachable):
                     raise
-        return await self._asked(await self._connect(address), request)
-
-    async def _asked(self, connection: HttpConnection, request: bytes) -> HttpConnection:
-        """Whatever stops us before the head has come, cancellation too, the engine must hear of it."""
-        try:
-            await connection.exchange(request, self._timeouts.first_byte_s)
-        except BaseException:
-            connection.abort()
-            raise
-        return connection
+                connection = None
+            else:
+                return HttpAnswer(self, base_url, connection, self._timeouts)
 
     async def _connect(self, address: _Address) -> HttpConnection:
         try:
@@ -146,18 +141,20 @@ class HttpUpstream:
 class HttpAnswer:
     """`async with` closes it; a connection that can be kept goes back to the pool."""
 
-    __slots__ = ("_base_url", "_between_chunks_s", "_connection", "_upstream", "content_type", "status")
+    __slots__ = ("_base_url", "_connection", "_timeout_s", "_timeouts", "_upstream", "content_type", "status")
 
-    def __init__(self, upstream: HttpUpstream, base_url: str, connection: HttpConnection, between_chunks_s: float) -> None:
+    def __init__(self, upstream: HttpUpstream, base_url: str, connection: HttpConnection, timeouts: Timeouts) -> None:
         self.status = connection.status
         self.content_type = connection.content_type
         self._upstream = upstream
         self._base_url = base_url
         self._connection = connection
-        self._between_chunks_s = between_chunks_s
+        self._timeouts = timeouts
+        self._timeout_s = timeouts.first_byte_s  # an engine may send its head long before its first token
 
     def piece(self) -> Awaitable[bytes]:
-        return self._connection.piece(self._between_chunks_s)
+        timeout_s, self._timeout_s = self._timeout_s, self._timeouts.between_chunks_s
+        return self._connection.piece(timeout_s)
 
     def close(self, error: BaseException | None = None) -> None:
         self._upstream._put_back(self._base_url, self._connection)

@@ -6,7 +6,6 @@ Only what OpenAI-compatible servers send is understood (one `data:` line an even
 
 from __future__ import annotations
 
-EVENT_STREAM = b"text/event-stream"
 DATA = b"data: "
 DONE = b"data: [DONE]\n\n"
 ENGINE_ERROR = b'data: {"error":'  # vLLM's own last word in a stream that it cannot go on with

@@ -7,8 +7,6 @@ The lease on what a call took lives on the sending of the reply (`with reply`), 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from gateway.errors import HANDED_BACK, CallError, ServerStopping
 from gateway.exchange import BodyLimits, Exchange
@@ -60,29 +58,35 @@ class InferenceEndpoint:
         # The key before the body: strangers learn nothing from what is wrong with theirs.
         principal = await pipeline.identify(bearer(header(scope, b"authorization")))
         body = await exchange.body()
-        with _watching(receive, exchange, task):
+        watching = asyncio.create_task(_cancel_when_gone(receive, exchange, task)) if receive is not None else None
+        try:
             try:
                 request = openai.read(body)
             except CallError as error:
                 pipeline.record_refusal(exchange.request_id, scope["path"], principal, error)
                 raise
             with await pipeline.run(Call(exchange.request_id, scope["path"], principal, request)) as reply:
-                await self._send(exchange, reply)
+                await _send(exchange, reply)
+        finally:
+            if watching is not None:
+                watching.cancel()
 
-    async def _send(self, exchange: Exchange, reply: Reply) -> None:
+
+async def _send(exchange: Exchange, reply: Reply) -> None:
+    piece = await reply.piece()
+    if not reply.streams:
+        headers = (*_head(reply), (b"content-length", b"%d" % len(piece)))
+        await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
+        await exchange.send({"type": "http.response.body", "body": piece, "more_body": False})
+        reply.delivered()
+        return
+    exchange.streams = True
+    await exchange.send({"type": "http.response.start", "status": 200, "headers": (*_head(reply), *_STREAM)})
+    while piece:
+        await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
+        reply.delivered()
         piece = await reply.piece()
-        if reply.streams:
-            await exchange.send({"type": "http.response.start", "status": 200, "headers": [*_STREAM, _content_type(reply)]})
-            while piece:
-                await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
-                reply.delivered()
-                piece = await reply.piece()
-            await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
-        else:
-            headers = [_content_type(reply), (b"content-length", str(len(piece)).encode())]
-            await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
-            await exchange.send({"type": "http.response.body", "body": piece, "more_body": False})
-            reply.delivered()
+    await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def bearer(authorization: str) -> str:
@@ -94,8 +98,8 @@ def bearer(authorization: str) -> str:
 _STREAM = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
 
-def _content_type(reply: Reply) -> tuple[bytes, bytes]:
-    return b"content-type", reply.content_type.encode("latin-1")
+def _head(reply: Reply) -> tuple[tuple[bytes, bytes], ...]:
+    return ((b"content-type", reply.content_type.encode("latin-1")),)
 
 
 def _current_task() -> asyncio.Task[None]:
@@ -105,21 +109,9 @@ def _current_task() -> asyncio.Task[None]:
     return task
 
 
-@contextmanager
-def _watching(receive: Receive | None, exchange: Exchange, task: asyncio.Task[None]) -> Iterator[None]:
+async def _cancel_when_gone(receive: Receive, exchange: Exchange, task: asyncio.Task[None]) -> None:
     """Under servers that say only by a message that the client has left, somebody has to wait for that message."""
-    if receive is None:
-        yield
-        return
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        exchange.client_left()
-        task.cancel()
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    finally:
-        watching.cancel()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    exchange.client_left()
+    task.cancel()
