@@ -30,12 +30,12 @@ from gateway.middleware.request_id import RequestId
 from gateway.pipeline import Pipeline
 from gateway.policy.admission import Patience
 from gateway.ports import Entry, Ports
+from gateway.protocol.endpoint import ENDPOINTS
 from gateway.protocol.language import preferred
 from gateway.routes import health, models, openapi
 from gateway.routes.inference import InferenceEndpoint
 from gateway.settings import GatewaySettings, RayFleet, StaticFleet
 
-INFERENCE_PATHS = ("/v1/chat/completions", "/v1/completions")
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 RAY_TOKEN = "ray-token"  # noqa: S105 (the name of a file in state_dir)
 
@@ -79,12 +79,11 @@ def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None 
     """The app over given ports; tests hand in fakes here."""
     pipeline = Pipeline(ports)
     app = FastAPI(title="daemun", version=version("daemun"), lifespan=lifespan)
-    inference = InferenceEndpoint(pipeline)
-    for path in INFERENCE_PATHS:
-        app.router.routes.append(Route(path, inference, methods=["POST"]))
+    for endpoint in ENDPOINTS:
+        app.router.routes.append(Route(endpoint.path, InferenceEndpoint(pipeline, endpoint), methods=["POST"]))
     app.include_router(models.router(pipeline))
     app.include_router(health.router(ports.fleet))
-    openapi.describe(app, INFERENCE_PATHS)
+    openapi.describe(app, [endpoint.path for endpoint in ENDPOINTS])
     app.add_exception_handler(CallError, _answer_call_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)

@@ -44,7 +44,6 @@ class Call:
     """One request as it came in, and whose it is."""
 
     id: str
-    endpoint: str
     principal: Principal
     request: Request
 
@@ -62,7 +61,7 @@ class Pipeline:
         """
         ports = self._ports
         async with AsyncExitStack() as held:
-            entry = _entry(call.id, call.endpoint, call.principal, ports.clock, call.request)
+            entry = _entry(call.id, call.request.endpoint.path, call.principal, ports.clock, call.request)
             receipt = held.enter_context(Receipt(entry, ports.clock, ports.ledger))
             self._check_model(call.request.model, call.principal)
             reservation = await ports.limits.reserve(call.principal, call.request.model)
@@ -118,7 +117,7 @@ class Pipeline:
                     tried.append(replica.id)
                     attempt.enter_context(self._in_flight(replica))
                     answer = await attempt.enter_async_context(
-                        self._ports.upstream.open(replica, call.endpoint, call.request.body, call.id)
+                        self._ports.upstream.open(replica, call.request.endpoint.engine_path, call.request.body, call.id)
                     )
                     if answer.status != 200:
                         await self._refuse(model, answer)

@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from gateway.errors import CallError, UpstreamError
 from gateway.pipeline import Call, Pipeline, Reply
-from gateway.protocol import openai
+from gateway.protocol import credential, openai
 from gateway.protocol.asgi import REQUEST_ID, Message, Receive, Scope, Send, header, is_closing, language, send_error
+from gateway.protocol.endpoint import Endpoint
 from gateway.protocol.sse import error_event
 
 
@@ -21,10 +22,11 @@ class ClientGone(Exception):
 
 
 class InferenceEndpoint:
-    """An ASGI app. `POST /v1/chat/completions` and its like pass through it to the path of the same name."""
+    """An ASGI app for one endpoint's calls."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, endpoint: Endpoint) -> None:
         self._pipeline = pipeline
+        self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -45,10 +47,11 @@ class InferenceEndpoint:
     async def _answer(self, scope: Scope, body: bytes, send: Send) -> None:
         try:
             # The key before the body: strangers learn nothing from what is wrong with theirs.
-            principal = await self._pipeline.identify(bearer(header(scope, b"authorization")))
-            with self._pipeline.recording_refusal(scope[REQUEST_ID], scope["path"], principal):
-                request = openai.read(body)
-            reply = await self._pipeline.run(Call(scope[REQUEST_ID], scope["path"], principal, request))
+            key = credential.presented(header(scope, b"authorization"), header(scope, b"x-api-key"))
+            principal = await self._pipeline.identify(key)
+            with self._pipeline.recording_refusal(scope[REQUEST_ID], self._endpoint.path, principal):
+                request = openai.read(body, self._endpoint)
+            reply = await self._pipeline.run(Call(scope[REQUEST_ID], principal, request))
         except CallError as error:
             await send_error(send, scope, error)
             return
@@ -76,12 +79,6 @@ class InferenceEndpoint:
             await send(_head(reply, 0))
         if streams or not started:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def bearer(authorization: str) -> str:
-    """The key in an Authorization header (RFC 6750, 2.1), or an empty string."""
-    scheme, _, credentials = authorization.partition(" ")
-    return credentials.strip() if scheme.lower() == "bearer" else ""
 
 
 def _head(reply: Reply, length: int | None) -> dict[str, object]:

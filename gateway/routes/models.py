@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from gateway.errors import ModelNotFound
 from gateway.pipeline import Pipeline
-from gateway.routes.inference import bearer
+from gateway.protocol.credential import bearer
 
 
 class Model(BaseModel):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import CallError, InvalidRequest
-from gateway.routes.inference import bearer
+from gateway.protocol.credential import bearer
 from tests.fakes import FakeClient, FakeLimits, Leaving, Received, Script
 from tests.unit.gateway.house import MODEL, House
 
