@@ -27,9 +27,10 @@ from gateway.errors import (
 )
 from gateway.policy.routing import LeastLoaded
 from gateway.ports import Answer, Clock, Entry, Ports, Principal, Replica
-from gateway.protocol import usage
+from gateway.protocol import counts
+from gateway.protocol.endpoint import Stream
 from gateway.protocol.openai import Request
-from gateway.protocol.sse import DONE, ENGINE_ERROR, EventSplitter
+from gateway.protocol.sse import EventSplitter
 from gateway.protocol.usage import UsageCutter, UsageMeter
 from gateway.receipt import Receipt
 
@@ -180,15 +181,39 @@ class Reply:
 
     def body(self) -> AsyncIterator[bytes]:
         """What the client gets, piece by piece. What a piece holds counts as used once the next one is asked for."""
-        return self._events() if self._request.stream else self._whole()
+        stream = self._request.endpoint.stream
+        if stream is None or not self._request.stream:
+            return self._whole()
+        return self._chunks(stream) if stream.asked else self._events(stream)
 
     async def _whole(self) -> AsyncIterator[bytes]:
         body = b"".join([piece async for piece in self._answer.body()])
-        counted = usage.of_body(body)
+        counted = counts.of_body(body, self._request.endpoint)
         self._receipt.first_byte(lambda: counted)
         yield body
 
-    async def _events(self) -> AsyncIterator[bytes]:
+    async def _events(self, stream: Stream) -> AsyncIterator[bytes]:
+        """A stream whose own events have the counts: they pass as they are, each whole, so that an error event may follow any."""
+        splitter = EventSplitter()
+        meter = counts.meter(self._request.endpoint.api)
+        async for data in self._answer.body():
+            events = splitter.feed(data)
+            if events:
+                yield b"".join(events)
+                self._receipt.first_byte(meter.usage)
+            for event in events:
+                meter.saw(event)
+                self._note(event, stream)
+        if rest := splitter.rest():
+            yield rest
+
+    def _note(self, event: bytes, stream: Stream) -> None:
+        if event.startswith(stream.failed):
+            self._receipt.engine_failed()
+        elif event.startswith(stream.last):
+            self._receipt.whole()
+
+    async def _chunks(self, stream: Stream) -> AsyncIterator[bytes]:
         splitter = EventSplitter()
         cutter = UsageCutter(self._request.wish, single_choice=self._request.single_choice)
         meter = UsageMeter(single_choice=self._request.single_choice, n=self._request.n)
@@ -201,10 +226,7 @@ class Reply:
                     self._receipt.first_byte(meter.usage)
                 for event in events:
                     meter.saw(event)
-                    if event.startswith(ENGINE_ERROR):
-                        self._receipt.engine_failed()
-                if DONE in events:
-                    self._receipt.whole()
+                    self._note(event, stream)
         except UpstreamError:
             held = b"".join(cutter.rest())
             if held:
