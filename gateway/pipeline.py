@@ -20,6 +20,7 @@ from gateway.errors import (
     InvalidApiKey,
     ModelNotAllowed,
     ModelNotFound,
+    NotOfferedByModel,
     ServerOverloaded,
     UpstreamError,
     UpstreamFailed,
@@ -36,6 +37,7 @@ from gateway.receipt import Receipt
 
 MOST_ATTEMPTS = 3
 _ENGINE_REFUSES = frozenset({400, 413, 422})
+_ENGINE_HAS_NOT = frozenset({404, 405, 501})  # which addresses vLLM has depends on what kind of model it serves
 _ENGINE_IS_FULL = frozenset({429, 503})
 _REPORTED = re.compile(r"^\d+ validation errors?:.*?'msg': '([^']*)'", re.DOTALL)
 
@@ -121,7 +123,7 @@ class Pipeline:
                         self._ports.upstream.open(replica, call.request.endpoint.engine_path, call.request.body, call.id)
                     )
                     if answer.status != 200:
-                        await self._refuse(model, answer)
+                        await self._refuse(call.request, answer)
                 except (UpstreamUnreachable, ServerOverloaded) as problem:
                     if replica is not None and isinstance(problem, UpstreamUnreachable):
                         self._ports.fleet.connection_broke(replica)
@@ -150,10 +152,12 @@ class Pipeline:
             self._ports.fleet.connection_broke(replica)
             raise
 
-    async def _refuse(self, model: str, answer: Answer) -> None:
+    async def _refuse(self, request: Request, answer: Answer) -> None:
         body = b"".join([piece async for piece in answer.body()])
         if answer.status in _ENGINE_IS_FULL:
-            raise ServerOverloaded(model=model, retry_after_s=self._ports.gate.retry_after_s(model))
+            raise ServerOverloaded(model=request.model, retry_after_s=self._ports.gate.retry_after_s(request.model))
+        if answer.status in _ENGINE_HAS_NOT:
+            raise NotOfferedByModel(param="model", model=request.model, path=request.endpoint.path)
         if answer.status in _ENGINE_REFUSES:
             problem = _engine_problem(body)
             raise EngineRefused(param=problem.param, detail=problem.message)
