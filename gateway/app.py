@@ -32,7 +32,7 @@ from gateway.policy.admission import Patience
 from gateway.ports import Entry, Ports
 from gateway.protocol.endpoint import ENDPOINTS
 from gateway.protocol.language import preferred
-from gateway.routes import health, models, openapi
+from gateway.routes import health, models, openapi, responses
 from gateway.routes.inference import InferenceEndpoint
 from gateway.settings import GatewaySettings, RayFleet, StaticFleet
 
@@ -81,7 +81,8 @@ def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None 
     app = FastAPI(title="daemun", version=version("daemun"), lifespan=lifespan)
     for endpoint in ENDPOINTS:
         app.router.routes.append(Route(endpoint.path, InferenceEndpoint(pipeline, endpoint), methods=["POST"]))
-    app.include_router(models.router(pipeline))
+    app.include_router(models.router(pipeline, ports.clock))
+    app.include_router(responses.router(pipeline))
     app.include_router(health.router(ports.fleet))
     openapi.describe(app, [endpoint.path for endpoint in ENDPOINTS])
     app.add_exception_handler(CallError, _answer_call_error)
