@@ -84,7 +84,7 @@ def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None 
     app.include_router(models.router(pipeline, ports.clock))
     app.include_router(responses.router(pipeline))
     app.include_router(health.router(ports.fleet))
-    openapi.describe(app, [endpoint.path for endpoint in ENDPOINTS])
+    openapi.describe(app)
     app.add_exception_handler(CallError, _answer_call_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)

@@ -14,7 +14,10 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from gateway.protocol.endpoint import Api
 
-Json: TypeAlias = Raw | UnsetType  # kept as the client's bytes
+Json: TypeAlias = Raw | UnsetType  # kept as the client's bytes; what it must be is the engine's to say, and the document's
+Text = Annotated[Json, Meta(extra_json_schema={"type": ["string", "array"]})]
+Messages = Annotated[Json, Meta(extra_json_schema={"type": "array", "items": {"type": "object"}})]
+Tools = Annotated[Json, Meta(extra_json_schema={"type": ["array", "null"], "items": {"type": "object"}})]
 Tokens = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Choices = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
@@ -80,9 +83,9 @@ class Chunked(Streamed, frozen=True, kw_only=True, gc=False):
         return False
 
 
-class ChatHead(Chunked, frozen=True, kw_only=True, gc=False):
-    messages: Json = UNSET
-    tools: Json = UNSET
+class ChatRequest(Chunked, frozen=True, kw_only=True, gc=False):
+    messages: Messages = UNSET
+    tools: Tools = UNSET
     max_completion_tokens: Tokens | None = None
 
     def prompt(self) -> bytes:
@@ -94,8 +97,8 @@ class ChatHead(Chunked, frozen=True, kw_only=True, gc=False):
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
 
-class CompletionHead(Chunked, frozen=True, kw_only=True, gc=False):
-    prompt_: Json = msgspec.field(name="prompt", default=UNSET)
+class CompletionRequest(Chunked, frozen=True, kw_only=True, gc=False):
+    prompt_: Text = msgspec.field(name="prompt", default=UNSET)
 
     def prompt(self) -> bytes:
         return joined(self.prompt_)
@@ -116,10 +119,10 @@ class _Tool(msgspec.Struct, frozen=True):
 _tools = msgspec.json.Decoder(list[_Tool])
 
 
-class ResponseHead(Streamed, frozen=True, kw_only=True, gc=False):
-    input: Json = UNSET
-    instructions: Json = UNSET
-    tools: Json = UNSET
+class ResponsesRequest(Streamed, frozen=True, kw_only=True, gc=False):
+    input: Text = UNSET
+    instructions: Text = UNSET
+    tools: Tools = UNSET
     max_output_tokens: Tokens | None = None
     background: Annotated[bool | None, Meta(description="Not true: nothing is kept that could be fetched later.")] = None
     previous_response_id: Annotated[None, Meta(description="Responses are not kept: send the whole conversation in `input`.")] = (
@@ -150,19 +153,19 @@ _CLIENTS_OWN_TOOLS = frozenset({"function", "custom", "namespace"})
 NEEDS_STORE = frozenset({"previous_response_id", "conversation"})
 
 
-class CountHead(Head, frozen=True, kw_only=True, gc=False):
-    messages: Json = UNSET
-    system: Json = UNSET
-    tools: Json = UNSET
+class CountTokensRequest(Head, frozen=True, kw_only=True, gc=False):
+    messages: Messages = UNSET
+    system: Text = UNSET
+    tools: Tools = UNSET
 
     def prompt(self) -> bytes:
         return joined(self.tools, self.system, self.messages)
 
 
-class MessageHead(Streamed, frozen=True, kw_only=True, gc=False):
-    messages: Json = UNSET
-    system: Json = UNSET
-    tools: Json = UNSET
+class MessagesRequest(Streamed, frozen=True, kw_only=True, gc=False):
+    messages: Messages = UNSET
+    system: Text = UNSET
+    tools: Tools = UNSET
     max_tokens: Tokens | None = None
 
     def prompt(self) -> bytes:
@@ -172,9 +175,9 @@ class MessageHead(Streamed, frozen=True, kw_only=True, gc=False):
         return self.max_tokens
 
 
-class EmbeddingHead(Head, frozen=True, kw_only=True, gc=False):
-    input: Json = UNSET
-    messages: Json = UNSET
+class EmbeddingsRequest(Head, frozen=True, kw_only=True, gc=False):
+    input: Text = UNSET
+    messages: Messages = UNSET
     encoding_format: Annotated[
         Literal["float", "base64"] | None, Meta(description="vLLM's binary formats have no counts, so they are not offered.")
     ] = None
@@ -183,56 +186,59 @@ class EmbeddingHead(Head, frozen=True, kw_only=True, gc=False):
         return joined(self.input, self.messages)
 
 
-class ScoreHead(Head, frozen=True, kw_only=True, gc=False):
+class ScoreRequest(Head, frozen=True, kw_only=True, gc=False):
     """Four spellings of the same two lists."""
 
-    text_1: Json = UNSET
-    text_2: Json = UNSET
-    queries: Json = UNSET
-    documents: Json = UNSET
-    items: Json = UNSET
-    data_1: Json = UNSET
-    data_2: Json = UNSET
+    text_1: Text = UNSET
+    text_2: Text = UNSET
+    queries: Text = UNSET
+    documents: Text = UNSET
+    items: Text = UNSET
+    data_1: Text = UNSET
+    data_2: Text = UNSET
 
     def prompt(self) -> bytes:
         return joined(self.text_1, self.text_2, self.queries, self.documents, self.items, self.data_1, self.data_2)
 
 
-class RerankHead(Head, frozen=True, kw_only=True, gc=False):
-    query: Json = UNSET
-    documents: Json = UNSET
+class RerankRequest(Head, frozen=True, kw_only=True, gc=False):
+    query: Text = UNSET
+    documents: Text = UNSET
 
     def prompt(self) -> bytes:
         return joined(self.query, self.documents)
 
 
-class TokenizeHead(Head, frozen=True, kw_only=True, gc=False):
-    prompt_: Json = msgspec.field(name="prompt", default=UNSET)
-    messages: Json = UNSET
-    tools: Json = UNSET
+class TokenizeRequest(Head, frozen=True, kw_only=True, gc=False):
+    prompt_: Text = msgspec.field(name="prompt", default=UNSET)
+    messages: Messages = UNSET
+    tools: Tools = UNSET
 
     def prompt(self) -> bytes:
         return joined(self.tools, self.prompt_, self.messages)
 
 
-class DetokenizeHead(Head, frozen=True, kw_only=True, gc=False):
-    tokens: Json = UNSET
+class DetokenizeRequest(Head, frozen=True, kw_only=True, gc=False):
+    tokens: Annotated[Json, Meta(extra_json_schema={"type": "array", "items": {"type": "integer"}})] = UNSET
 
     def prompt(self) -> bytes:
         return joined(self.tokens)
 
 
-CHUNKED_HEADS: dict[Api, type[Chunked]] = {Api.CHAT: ChatHead, Api.COMPLETIONS: CompletionHead}
+CHUNKED_HEADS: dict[Api, type[Chunked]] = {Api.CHAT: ChatRequest, Api.COMPLETIONS: CompletionRequest}
 OTHER_HEADS: dict[Api, type[Head]] = {
-    Api.RESPONSES: ResponseHead,
-    Api.MESSAGES: MessageHead,
-    Api.COUNT_TOKENS: CountHead,
-    Api.EMBEDDINGS: EmbeddingHead,
-    Api.SCORE: ScoreHead,
-    Api.RERANK: RerankHead,
-    Api.TOKENIZE: TokenizeHead,
-    Api.DETOKENIZE: DetokenizeHead,
+    Api.RESPONSES: ResponsesRequest,
+    Api.MESSAGES: MessagesRequest,
+    Api.COUNT_TOKENS: CountTokensRequest,
+    Api.EMBEDDINGS: EmbeddingsRequest,
+    Api.SCORE: ScoreRequest,
+    Api.RERANK: RerankRequest,
+    Api.TOKENIZE: TokenizeRequest,
+    Api.DETOKENIZE: DetokenizeRequest,
 }
+
+
+HEADS: dict[Api, type[Head]] = {**CHUNKED_HEADS, **OTHER_HEADS}
 
 
 def joined(*values: Json) -> bytes:

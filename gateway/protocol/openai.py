@@ -22,7 +22,7 @@ from gateway.protocol.fields import (
     OTHER_HEADS,
     Chunked,
     Head,
-    ResponseHead,
+    ResponsesRequest,
     Streamed,
     StreamOptions,
 )
@@ -110,7 +110,7 @@ def _completion(head: Chunked, body: bytes, endpoint: Endpoint) -> Request:
 
 
 def _other(head: Head, body: bytes, endpoint: Endpoint) -> Request:
-    if isinstance(head, ResponseHead) and head.background:
+    if isinstance(head, ResponsesRequest) and head.background:
         raise NothingIsKept(param="background")
     return Request(
         endpoint,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import InvalidField, InvalidRequest, MalformedJson, OperatorField
 from gateway.protocol.endpoint import CHAT, COMPLETIONS, ENDPOINTS, Endpoint
-from gateway.protocol.fields import OPERATOR_ONLY, ChatHead
+from gateway.protocol.fields import OPERATOR_ONLY, ChatRequest
 from gateway.protocol.openai import UsageWish, read
 from tests.strategies import texts
 
@@ -25,7 +25,7 @@ _anything = st.recursive(
 _options = st.none() | st.dictionaries(
     st.sampled_from(["include_usage", "continuous_usage_stats"]), st.booleans() | st.none()
 ).flatmap(lambda known: st.dictionaries(texts, _anything, max_size=2).map(lambda other: other | known))
-_others = st.dictionaries(texts.filter(lambda name: name not in ChatHead.__struct_encode_fields__), _anything, max_size=4)
+_others = st.dictionaries(texts.filter(lambda name: name not in ChatRequest.__struct_encode_fields__), _anything, max_size=4)
 
 
 @given(_others, _options, st.booleans(), st.booleans())
@@ -215,7 +215,7 @@ def test_operators_fields_cannot_be_smuggled_in(body: bytes) -> None:
 
 
 def test_null_is_as_good_as_leaving_a_field_out() -> None:
-    body = json.dumps({"model": "m"} | dict.fromkeys(ChatHead.__struct_encode_fields__[1:])).encode()
+    body = json.dumps({"model": "m"} | dict.fromkeys(ChatRequest.__struct_encode_fields__[1:])).encode()
     request = read(body, CHAT)
     assert (request.stream, request.n, request.max_tokens, request.single_choice) == (False, 1, None, True)
 
