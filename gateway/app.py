@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -31,12 +30,12 @@ from gateway.pipeline import Pipeline
 from gateway.policy.admission import Patience
 from gateway.ports import Entry, Ports
 from gateway.protocol.asgi import Receive, Scope, Send
+from gateway.protocol.endpoint import ENDPOINTS
 from gateway.protocol.language import preferred
-from gateway.routes import health, models, openapi
-from gateway.routes.inference import InferenceEndpoint
+from gateway.routes import health, models, openapi, responses
+from gateway.routes.inference import InferenceEndpoint, Running
 from gateway.settings import GatewaySettings, RayFleet, StaticFleet
 
-INFERENCE_PATHS = ("/v1/chat/completions", "/v1/completions")
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 RAY_TOKEN = "ray-token"  # noqa: S105 (the name of a file in state_dir)
 
@@ -79,29 +78,29 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
 class Gateway(FastAPI):
     """FastAPI with one shortcut: calls for an engine go to their raw endpoint before any middleware or routing."""
 
-    def __init__(self, inference: InferenceEndpoint, paths: Sequence[str], **settings: Any) -> None:
-        super().__init__(**settings)
-        self.inference = inference
-        self._hot = frozenset(("POST", path) for path in paths)
-        for path in paths:  # for the other methods' 405, and so that the routes are all in one list
-            self.router.routes.append(Route(path, inference, methods=["POST"]))
+    def __init__(self, pipeline: Pipeline, limits: BodyLimits, lifespan: Lifespan | None) -> None:
+        super().__init__(title="daemun", version=version("daemun"), lifespan=lifespan)
+        self.running = Running()
+        self._inference = {
+            ("POST", endpoint.path): InferenceEndpoint(pipeline, endpoint, limits, self.running) for endpoint in ENDPOINTS
+        }
+        for (method, path), endpoint in self._inference.items():  # for the other methods' 405
+            self.router.routes.append(Route(path, endpoint, methods=[method]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (scope["method"], scope["path"]) in self._hot:
-            await self.inference(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+        inference = self._inference.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        await (super().__call__ if inference is None else inference)(scope, receive, send)
 
 
 def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None = None) -> Gateway:
     """The app over given ports; tests hand in fakes here."""
     pipeline = Pipeline(ports)
     limits = BodyLimits(settings.max_body_bytes, settings.max_media_body_bytes)
-    inference = InferenceEndpoint(pipeline, limits)
-    app = Gateway(inference, INFERENCE_PATHS, title="daemun", version=version("daemun"), lifespan=lifespan)
-    app.include_router(models.router(pipeline))
+    app = Gateway(pipeline, limits, lifespan)
+    app.include_router(models.router(pipeline, ports.clock))
+    app.include_router(responses.router(pipeline))
     app.include_router(health.router(ports.fleet))
-    openapi.describe(app, INFERENCE_PATHS)
+    openapi.describe(app)
     app.add_exception_handler(CallError, _answer_call_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_middleware(Edge, limits=limits)

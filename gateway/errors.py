@@ -4,6 +4,9 @@
     ├── InvalidRequest             400  invalid_request
     │   ├── MalformedJson               the body is no JSON object
     │   ├── InvalidField                a field has the wrong type
+    │   ├── OperatorField               a field that only the operator may set
+    │   ├── NothingIsKept               a field that needs answers to be kept between calls
+    │   ├── NotOfferedByModel           another kind of model has this address
     │   ├── EngineRefused               the engine looked at it and said no
     │   └── MalformedHttp               not even HTTP
     ├── InvalidApiKey              401  invalid_api_key
@@ -18,13 +21,14 @@
     │   ├── TooManyConnections          server_overloaded: of this process
     │   └── ServerStopping              server_stopping: this process ends, others go on
     ├── NotFound, MethodNotAllowed 404, 405  not_found, method_not_allowed: no such address
+    ├── ResponseNotKept            404  not_found: an answer of the past
     ├── InternalError              500  internal_error: a fault of ours
     └── UpstreamError
         ├── UpstreamUnreachable    502  upstream_unreachable
         ├── UpstreamFailed         502  upstream_failed: it answered, with an error of its own
         └── UpstreamTimeout        504  upstream_timeout
 
-Bodies have OpenAI's shape. Messages say what to do, in English or Korean.
+Bodies have OpenAI's shape and, by one more field, Anthropic's. Messages say what to do, in English or Korean.
 """
 
 from __future__ import annotations
@@ -61,9 +65,8 @@ class CallError(Exception):
         return None if self.retry_after_s is None else max(1, math.ceil(self.retry_after_s))
 
     def body(self, language: Language) -> bytes:
-        return msgspec.json.encode(
-            {"error": {"message": self.message(language), "type": self.type, "param": self.param, "code": self.code}}
-        )
+        error = {"message": self.message(language), "type": self.type, "param": self.param, "code": self.code}
+        return msgspec.json.encode({"type": "error", "error": error})
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         seconds = self.whole_retry_after_s
@@ -89,6 +92,27 @@ class InvalidField(InvalidRequest):
     }
 
 
+class OperatorField(InvalidRequest):
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "'{param}' is not for requests: leave it out; the operator sets it.",
+        "ko": "'{param}' 필드는 요청에 넣을 수 없습니다. 운영자가 정하는 값이니 빼고 보내 주세요.",
+    }
+
+
+class NothingIsKept(InvalidRequest):
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "'{param}' cannot be used: nothing is kept between calls. Leave it out and send the whole conversation in 'input'.",
+        "ko": "'{param}' 필드는 쓸 수 없습니다. 호출 사이에 응답을 저장하지 않으니, 빼고 전체 대화를 'input'에 넣어 주세요.",
+    }
+
+
+class NotOfferedByModel(InvalidRequest):
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The model '{model}' does not offer {path}. Ask the operator which model does.",
+        "ko": "'{model}' 모델은 {path}를 지원하지 않습니다. 어느 모델이 지원하는지는 운영자에게 문의해 주세요.",
+    }
+
+
 class EngineRefused(InvalidRequest):
     messages: ClassVar[dict[Language, str]] = {
         "en": "The model cannot take this request: {detail}",
@@ -106,8 +130,8 @@ class MalformedHttp(InvalidRequest):
 class InvalidApiKey(CallError):
     status, code, type = 401, "invalid_api_key", "authentication_error"
     messages: ClassVar[dict[Language, str]] = {
-        "en": "No valid API key: send 'Authorization: Bearer KEY'. Your operator makes one with 'daemun keys create'.",
-        "ko": "유효한 API 키가 없습니다. 'Authorization: Bearer 키'를 보내 주세요. 키는 'daemun keys create'로 만듭니다.",
+        "en": "No valid API key: send 'Authorization: Bearer KEY' or 'x-api-key: KEY'. 'daemun keys create' makes one.",
+        "ko": "유효한 API 키가 없습니다. 'Authorization: Bearer 키'나 'x-api-key: 키'로 보내세요('daemun keys create').",
     }
 
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -214,6 +238,14 @@ class MethodNotAllowed(CallError):
     messages: ClassVar[dict[Language, str]] = {
         "en": "{path} does not take {method}. /docs lists what it takes.",
         "ko": "{path}는 {method} 요청을 받지 않습니다. 받는 방식은 /docs에 있습니다.",
+    }
+
+
+class ResponseNotKept(CallError):
+    status, code, type = 404, "not_found", "not_found_error"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "Responses are not kept, so there is nothing to fetch, cancel or delete. Each call answers whole or as a stream.",
+        "ko": "응답을 저장하지 않으므로 조회, 취소, 삭제할 것이 없습니다. 호출할 때 전체 응답이나 스트림으로 받아 주세요.",
     }
 
 

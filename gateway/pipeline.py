@@ -20,6 +20,7 @@ from gateway.errors import (
     InvalidApiKey,
     ModelNotAllowed,
     ModelNotFound,
+    NotOfferedByModel,
     ServerOverloaded,
     UpstreamError,
     UpstreamFailed,
@@ -27,16 +28,18 @@ from gateway.errors import (
 )
 from gateway.lease import Lease
 from gateway.policy.routing import LeastLoaded
-from gateway.ports import Answer, Clock, Entry, Ports, Principal, Replica
-from gateway.protocol import usage
+from gateway.ports import Answer, Entry, Ports, Principal, Replica
+from gateway.protocol import counts
+from gateway.protocol.counts import PassingReader
+from gateway.protocol.endpoint import NO_STREAM
 from gateway.protocol.openai import Request
-from gateway.protocol.sse import DONE, ENGINE_ERROR, EventSplitter
-from gateway.protocol.usage import UsageCutter, UsageMeter
+from gateway.protocol.sse import EventSplitter
+from gateway.protocol.stream_reader import Reader, StreamReader
 from gateway.receipt import Receipt
 
 MOST_ATTEMPTS = 3
-_MOST_NAME = 256  # characters of a model name in the ledger; clients may ask for any
 _ENGINE_REFUSES = frozenset({400, 413, 422})
+_ENGINE_HAS_NOT = frozenset({404, 405, 501})  # which addresses vLLM has depends on what kind of model it serves
 _ENGINE_IS_FULL = frozenset({429, 503})
 _REPORTED = re.compile(r"^\d+ validation errors?:.*?'msg': '([^']*)'", re.DOTALL)
 
@@ -46,7 +49,6 @@ class Call:
     """One request as it came in, and whose it is."""
 
     id: str
-    endpoint: str
     principal: Principal
     request: Request
 
@@ -64,22 +66,19 @@ class Pipeline:
         """
         ports = self._ports
         with Lease() as lease:
-            receipt = Receipt(
-                _entry(call.id, call.endpoint, call.principal, ports.clock, call.request), ports.clock, ports.ledger
-            )
+            entry = self._entry(call.id, call.request.endpoint.path, call.principal, call.request)
+            receipt = Receipt(entry, ports.clock, ports.ledger)
             lease.hold(receipt.close)
             self._check_model(call.request.model, call.principal)
             reservation = await ports.limits.reserve(call.principal, call.request.model)
             lease.hold(lambda _: reservation.settle(receipt.used()))
             answer, begin = await self._open(call, receipt, lease)
-            if call.request.stream:
-                return StreamReply(answer, begin, call.request, receipt, lease.hand_on())
-            return Reply(answer, begin, receipt, lease.hand_on())
+            reply = StreamReply if call.request.stream else Reply
+            return reply(answer, begin, call, receipt, lease.hand_on())
 
     def record_refusal(self, call_id: str, endpoint: str, principal: Principal, error: CallError) -> None:
         """A request of a known key that cannot be read is a call too: it leaves an entry, of no model."""
-        clock = self._ports.clock
-        Receipt(_entry(call_id, endpoint, principal, clock), clock, self._ports.ledger).close(error)
+        Receipt(self._entry(call_id, endpoint, principal), self._ports.clock, self._ports.ledger).close(error)
 
     async def identify(self, secret: str) -> Principal:
         """Whose key this is. Raises InvalidApiKey."""
@@ -90,6 +89,18 @@ class Pipeline:
 
     def models_for(self, principal: Principal) -> list[str]:
         return [model for model in self._ports.fleet.models() if principal.may_use(model)]
+
+    def _entry(self, call_id: str, endpoint: str, principal: Principal, request: Request | None = None) -> Entry:
+        return Entry(
+            id=call_id,
+            started_at=self._ports.clock.time(),
+            endpoint=endpoint,
+            model=request.model if request else "",
+            stream=request.stream if request else False,
+            tenant=principal.tenant,
+            project=principal.project,
+            key_id=principal.key_id,
+        )
 
     def _ready(self) -> Iterator[Replica]:
         fleet = self._ports.fleet
@@ -133,10 +144,10 @@ class Pipeline:
         """This replica's answer and its first piece; all of it where it does not stream, since none of it has gone out yet."""
         self._load.begin(replica.id)
         attempt.hold(lambda error: self._left(replica, error))
-        answer = await self._ports.upstream.open(replica, call.endpoint, call.request.body, call.id)
+        answer = await self._ports.upstream.open(replica, call.request.endpoint.engine_path, call.request.body, call.id)
         attempt.hold(answer.close)
         if answer.status != 200:
-            await self._refuse(call.request.model, answer)
+            await self._refuse(call.request, answer)
         return answer, await (answer.piece() if call.request.stream else _whole(answer))
 
     def _left(self, replica: Replica, error: BaseException | None) -> None:
@@ -144,10 +155,12 @@ class Pipeline:
         if isinstance(error, UpstreamUnreachable):
             self._ports.fleet.connection_broke(replica)
 
-    async def _refuse(self, model: str, answer: Answer) -> None:
+    async def _refuse(self, request: Request, answer: Answer) -> None:
         body = await _whole(answer)
         if answer.status in _ENGINE_IS_FULL:
-            raise ServerOverloaded(model=model, retry_after_s=self._ports.gate.retry_after_s(model))
+            raise ServerOverloaded(model=request.model, retry_after_s=self._ports.gate.retry_after_s(request.model))
+        if answer.status in _ENGINE_HAS_NOT:
+            raise NotOfferedByModel(param="model", model=request.model, path=request.endpoint.path)
         if answer.status in _ENGINE_REFUSES:
             problem = _engine_problem(body)
             raise EngineRefused(param=problem.param, detail=problem.message)
@@ -162,9 +175,10 @@ class Reply:
 
     streams = False
 
-    def __init__(self, answer: Answer, begin: bytes, receipt: Receipt, lease: Lease) -> None:
+    def __init__(self, answer: Answer, begin: bytes, call: Call, receipt: Receipt, lease: Lease) -> None:
         self.content_type = answer.content_type
         self._begin = begin
+        self._endpoint = call.request.endpoint
         self._receipt = receipt
         self._lease = lease
 
@@ -180,7 +194,7 @@ class Reply:
 
     def delivered(self) -> None:
         """The last piece is with the client."""
-        counted = usage.of_body(self._begin)
+        counted = counts.of_body(self._begin, self._endpoint)
         self._receipt.first_byte(lambda: counted)
 
 
@@ -189,40 +203,49 @@ class StreamReply(Reply):
 
     streams = True
 
-    def __init__(self, answer: Answer, begin: bytes, request: Request, receipt: Receipt, lease: Lease) -> None:
-        super().__init__(answer, begin, receipt, lease)
+    def __init__(self, answer: Answer, begin: bytes, call: Call, receipt: Receipt, lease: Lease) -> None:
+        super().__init__(answer, begin, call, receipt, lease)
         self._answer = answer
         self._splitter = EventSplitter()
-        self._cutter = UsageCutter(request.wish, single_choice=request.single_choice)
-        self._meter = UsageMeter(single_choice=request.single_choice, n=request.n)
-        self._events: list[bytes] = []
+        self._reader = _reader(call.request)
+        self._stream = call.request.endpoint.stream or NO_STREAM
+        self._ends: list[bytes] = []
 
     async def piece(self) -> bytes:
         while True:
             try:
                 data, self._begin = self._begin or await self._answer.piece(), b""
             except UpstreamError:
-                held = b"".join(self._cutter.rest())
+                held = self._reader.rest()
                 if held:
                     return held
                 raise
             if not data:
-                return b"".join(self._cutter.rest()) + self._splitter.rest()
-            events = self._splitter.feed(data)
-            self._events += events
-            out = b"".join([piece for event in events for piece in self._cutter.cut(event)])
+                return self._reader.rest() + self._splitter.rest()
+            out = b""
+            for event in self._splitter.feed(data):
+                out += self._reader.read(event)
+                if event.startswith(self._stream.ends):
+                    self._ends.append(event)
             if out:
                 return out
 
     def delivered(self) -> None:
-        self._receipt.first_byte(self._meter.usage)
-        for event in self._events:
-            self._meter.saw(event)
-            if event.startswith(ENGINE_ERROR):
+        self._reader.delivered()
+        self._receipt.first_byte(self._reader.usage)
+        for event in self._ends:
+            if event.startswith(self._stream.failed):
                 self._receipt.engine_failed()
-            elif event == DONE:
+            else:
                 self._receipt.whole()
-        self._events = []
+        self._ends.clear()
+
+
+def _reader(request: Request) -> Reader:
+    stream = request.endpoint.stream
+    if stream is not None and stream.asked:
+        return StreamReader(request.wish, single_choice=request.single_choice, n=request.n)
+    return PassingReader(counts.meter(request.endpoint.api))
 
 
 async def _whole(answer: Answer) -> bytes:
@@ -230,19 +253,6 @@ async def _whole(answer: Answer) -> bytes:
     while piece := await answer.piece():
         body += piece
     return body
-
-
-def _entry(call_id: str, endpoint: str, principal: Principal, clock: Clock, request: Request | None = None) -> Entry:
-    return Entry(
-        id=call_id,
-        started_at=clock.time(),
-        endpoint=endpoint,
-        model=request.model[:_MOST_NAME] if request else "",
-        stream=request.stream if request else False,
-        tenant=principal.tenant,
-        project=principal.project,
-        key_id=principal.key_id,
-    )
 
 
 class _EngineProblem(msgspec.Struct, frozen=True):

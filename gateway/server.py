@@ -42,7 +42,7 @@ class Server(uvicorn.Server):
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        hand_back = asyncio.get_running_loop().call_later(self._shutdown_s, self._app.inference.hand_back)
+        hand_back = asyncio.get_running_loop().call_later(self._shutdown_s, self._app.running.hand_back)
         try:
             await super().shutdown(sockets)
         finally:

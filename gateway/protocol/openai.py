@@ -1,31 +1,37 @@
-"""The little of an OpenAI request that the gateway reads, and the one thing that it writes into it.
+"""Reading a request: what decisions need to know of it, and the one thing that the gateway writes into it.
 
-Everything else in the body passes as the client's own bytes: fields are kept as raw JSON, never decoded and encoded again.
+Everything else passes as the client's own bytes. Two parsers read each body, this one and the engine's: of several fields of one
+name both take the last, whichever way the names are escaped (a test holds them to each other), and what either cannot read is
+refused here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
 
 import msgspec
+from msgspec import UNSET
 
-from gateway.errors import InvalidField, MalformedJson
+from gateway.errors import InvalidField, InvalidRequest, MalformedJson, NothingIsKept, OperatorField
+from gateway.protocol.endpoint import ENDPOINTS, Endpoint
+from gateway.protocol.fields import (
+    CHUNKED_HEADS,
+    NEEDS_STORE,
+    OPERATOR_ONLY,
+    OTHER_HEADS,
+    Chunked,
+    Head,
+    ResponsesRequest,
+    Streamed,
+    StreamOptions,
+)
+
+_Head = TypeVar("_Head", bound=Head)
 
 
-class StreamOptions(msgspec.Struct, frozen=True):
-    include_usage: bool | None = None
-    continuous_usage_stats: bool | None = None
-
-
-class Head(msgspec.Struct, frozen=True):
-    """What decisions need to know. Unknown fields are not looked at."""
-
-    model: str
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: int | None = None
-    prompt: msgspec.Raw = msgspec.Raw(b"null")
+def _decoder(head: type[_Head]) -> msgspec.json.Decoder[_Head]:
+    return msgspec.json.Decoder(head)
 
 
 class UsageWish(Enum):
@@ -36,53 +42,84 @@ class UsageWish(Enum):
     EVERY_CHUNK = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request as read: what was asked for, and the body that the engine gets."""
+_NO_WISH = UsageWish.NONE
 
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """A request as read.
+
+    `body` is what the engine gets, `prompt` the raw JSON of all that the model will read. A choice has at most `max_tokens`;
+    there are `n` a prompt; `single_choice` is whether there is one in all, `repeatable` whether sending it twice does no harm.
+    """
+
+    endpoint: Endpoint
     model: str
-    stream: bool
-    wish: UsageWish
-    n: int
-    single_choice: bool
     body: bytes
+    prompt: bytes
+    max_tokens: int | None
+    stream: bool = False
+    wish: UsageWish = UsageWish.NONE
+    n: int = 1
+    single_choice: bool = True
+    repeatable: bool = True
 
 
-_heads = msgspec.json.Decoder(Head)
+_chunked = {endpoint.path: _decoder(CHUNKED_HEADS[endpoint.api]) for endpoint in ENDPOINTS if endpoint.api in CHUNKED_HEADS}
+_others = {endpoint.path: _decoder(OTHER_HEADS[endpoint.api]) for endpoint in ENDPOINTS if endpoint.api in OTHER_HEADS}
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_prompts = msgspec.json.Decoder(list[msgspec.Raw])
-_COUNT_EVERYTHING = msgspec.Raw(b'{"include_usage":true,"continuous_usage_stats":true}')
+_COUNTED = b'{"include_usage":true,"continuous_usage_stats":true}'
+_LONGEST_DETAIL = 200  # it may quote the client
+_LAST_FIELD = b',"stream_options":' + _COUNTED + b"}"
 
 
-def read(body: bytes) -> Request:
-    """Read a chat or completion request.
+def read(body: bytes, endpoint: Endpoint) -> Request:
+    """Read a request for that endpoint.
 
-    A streaming request's body asks the engine for its counts on every chunk, because that is how an aborted stream is
+    A streaming completion's body asks the engine for its counts on every chunk, because that is how an aborted stream is
     accounted for to the token; `gateway.protocol.usage` cuts them out again where the client did not ask for them.
 
     Raises:
         MalformedJson: the body is no JSON object.
         InvalidField: a field that is read here has the wrong type or is missing; `param` names it.
+        OperatorField, NothingIsKept: a field that may not be sent; `param` names it.
     """
     try:
-        head = _heads.decode(body)
+        chunked = _chunked.get(endpoint.path)
+        if chunked is not None:
+            return _completion(chunked.decode(body), body, endpoint)
+        return _other(_others[endpoint.path].decode(body), body, endpoint)
     except msgspec.ValidationError as problem:
         raise _explain(problem) from problem
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise MalformedJson(detail=str(problem)) from problem
-    stream = bool(head.stream)
-    if stream:
-        fields = _fields.decode(body)
-        fields["stream_options"] = _stream_options(fields.get("stream_options"))
-        body = msgspec.json.encode(fields)
-    n = max(1, head.n or 1)
+
+
+def _completion(head: Chunked, body: bytes, endpoint: Endpoint) -> Request:
+    n, options = head.n or 1, head.stream_options
     return Request(
-        model=head.model,
-        stream=stream,
-        wish=_wish(head.stream_options),
-        n=n,
-        single_choice=n == 1 and not _is_batch(head.prompt),
-        body=body,
+        endpoint,
+        head.model,
+        _asking(body, head) if head.stream else body,
+        head.prompt(),
+        head.most_tokens(),
+        bool(head.stream),
+        _NO_WISH if options is UNSET else _wish(options),
+        n,
+        n == 1 and not head.has_many_prompts(),
+    )
+
+
+def _other(head: Head, body: bytes, endpoint: Endpoint) -> Request:
+    if isinstance(head, ResponsesRequest) and head.background:
+        raise NothingIsKept(param="background")
+    return Request(
+        endpoint,
+        head.model,
+        body,
+        head.prompt(),
+        head.most_tokens(),
+        stream=isinstance(head, Streamed) and bool(head.stream),
+        repeatable=not head.has_side_effects(),
     )
 
 
@@ -92,28 +129,27 @@ def _wish(options: StreamOptions | None) -> UsageWish:
     return UsageWish.EVERY_CHUNK if options.continuous_usage_stats else UsageWish.FINAL
 
 
-def _stream_options(given: msgspec.Raw | None) -> msgspec.Raw:
-    """The client's own options with the two counting ones turned on; options we do not know stay."""
-    if given is None or bytes(given) == b"null":
-        return _COUNT_EVERYTHING
-    options = _fields.decode(given)
-    options |= _fields.decode(_COUNT_EVERYTHING)
-    return msgspec.Raw(msgspec.json.encode(options))
+def _asking(body: bytes, head: Chunked) -> bytes:
+    """The body with all that the gateway asks of a stream: put at its end, or joined with what the client asks."""
+    if head.stream_options is UNSET:
+        return body[: body.rindex(b"}")] + _LAST_FIELD
+    fields = _fields.decode(body)
+    given = {} if head.stream_options is None else _fields.decode(fields["stream_options"])
+    fields["stream_options"] = msgspec.Raw(msgspec.json.encode(given | _fields.decode(_COUNTED)))
+    return msgspec.json.encode(fields)
 
 
-def _is_batch(prompt: msgspec.Raw) -> bool:
-    """Whether a completion's `prompt` is a list of several prompts: of texts, or of lists of token ids."""
-    raw = bytes(prompt)
-    return raw[:1] == b"[" and raw[1:].lstrip()[:1] in (b'"', b"[") and len(_prompts.decode(raw)) > 1
-
-
-def _explain(problem: msgspec.ValidationError) -> MalformedJson | InvalidField:
+def _explain(problem: msgspec.ValidationError) -> InvalidRequest:
     """msgspec says `Expected `str`, got `int` - at `$.model``, or `Object missing required field `model``."""
     detail, _, path = str(problem).partition(" - at `$")
     param = path.rstrip("`").lstrip(".")
+    if param in OPERATOR_ONLY:
+        return OperatorField(param=param)
+    if param in NEEDS_STORE:
+        return NothingIsKept(param=param)
     if "missing required field" in detail:
         missing = detail.split("`")[1]
         return InvalidField(param=".".join(filter(None, (param, missing))), detail="it is required")
     if not param:
         return MalformedJson(detail=detail.replace("`", ""))
-    return InvalidField(param=param, detail=detail.replace("`", "").lower())
+    return InvalidField(param=param, detail=detail.replace("`", "").lower()[:_LONGEST_DETAIL])

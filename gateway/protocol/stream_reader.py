@@ -17,6 +17,8 @@ does not look as expected is taken apart instead (`gateway.protocol.chunk`).
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
 from gateway.protocol.chunk import NULL, Fields, choices_of, fields_of, inner, is_null, text_of, to_event, to_raw
@@ -40,6 +42,26 @@ _BEHIND_IDS = b']}],"usage":{'
 _ANOTHER_STRING = b'","'
 _NEVER = b"\xff"  # begins no event
 _THOUGHTS = frozenset({"reasoning", "reasoning_content"})
+
+
+class Reader(Protocol):
+    """Between an engine's stream and the client's, whatever the API."""
+
+    def read(self, event: bytes) -> bytes:
+        """What the client gets for this event."""
+        ...
+
+    def rest(self) -> bytes:
+        """What is still held when the engine's stream ends early."""
+        ...
+
+    def delivered(self) -> None:
+        """The client has got all that was read so far."""
+        ...
+
+    def usage(self) -> Usage:
+        """The counts of all that was delivered."""
+        ...
 
 
 class StreamReader:

@@ -11,17 +11,31 @@ import asyncio
 from gateway.errors import HANDED_BACK, CallError, ServerStopping
 from gateway.exchange import BodyLimits, Exchange
 from gateway.pipeline import Call, Pipeline, Reply
-from gateway.protocol import openai
+from gateway.protocol import credential, openai
 from gateway.protocol.asgi import Receive, Scope, Send, client_connection, header
+from gateway.protocol.endpoint import Endpoint
+
+
+class Running:
+    """The calls of this process."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def hand_back(self) -> None:
+        """The process stops: every call that still runs or waits ends now, and its client is told to come again."""
+        for task in self.tasks:
+            task.cancel(HANDED_BACK)
 
 
 class InferenceEndpoint:
-    """An ASGI app. `POST /v1/chat/completions` and its like pass through it to the path of the same name."""
+    """An ASGI app for one endpoint's calls."""
 
-    def __init__(self, pipeline: Pipeline, limits: BodyLimits) -> None:
+    def __init__(self, pipeline: Pipeline, endpoint: Endpoint, limits: BodyLimits, running: Running) -> None:
         self._pipeline = pipeline
+        self._endpoint = endpoint
         self._limits = limits
-        self._running: set[asyncio.Task[None]] = set()
+        self._running = running.tasks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, self._limits)
@@ -47,25 +61,20 @@ class InferenceEndpoint:
             if connection is not None:
                 connection.when_lost = None
 
-    def hand_back(self) -> None:
-        """The process stops: every call that still runs or waits ends now, and its client is told to come again."""
-        for task in self._running:
-            task.cancel(HANDED_BACK)
-
     async def _answer(self, exchange: Exchange, task: asyncio.Task[None], receive: Receive | None) -> None:
         """`receive` is given where only it tells that the client has left."""
         scope, pipeline = exchange.scope, self._pipeline
         # The key before the body: strangers learn nothing from what is wrong with theirs.
-        principal = await pipeline.identify(bearer(header(scope, b"authorization")))
+        principal = await pipeline.identify(credential.presented(header(scope, b"authorization"), header(scope, b"x-api-key")))
         body = await exchange.body()
         watching = asyncio.create_task(_cancel_when_gone(receive, exchange, task)) if receive is not None else None
         try:
             try:
-                request = openai.read(body)
+                request = openai.read(body, self._endpoint)
             except CallError as error:
-                pipeline.record_refusal(exchange.request_id, scope["path"], principal, error)
+                pipeline.record_refusal(exchange.request_id, self._endpoint.path, principal, error)
                 raise
-            with await pipeline.run(Call(exchange.request_id, scope["path"], principal, request)) as reply:
+            with await pipeline.run(Call(exchange.request_id, principal, request)) as reply:
                 await _send(exchange, reply)
         finally:
             if watching is not None:
@@ -87,12 +96,6 @@ async def _send(exchange: Exchange, reply: Reply) -> None:
         reply.delivered()
         piece = await reply.piece()
     await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def bearer(authorization: str) -> str:
-    """The key in an Authorization header (RFC 6750, 2.1), or an empty string."""
-    scheme, _, credentials = authorization.partition(" ")
-    return credentials.strip() if scheme.lower() == "bearer" else ""
 
 
 _STREAM = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))

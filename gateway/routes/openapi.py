@@ -1,79 +1,215 @@
-"""The OpenAPI description of what FastAPI does not know: the raw inference endpoints, and that every /v1 route wants a key."""
+"""The OpenAPI description of what FastAPI does not know: the engine's endpoints, errors, headers, and how keys are sent.
+
+Request schemas are made from the very types that read requests (`gateway.protocol.fields`), so they cannot say anything else.
+Summaries are in English and Korean.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-_KEY = "key"
-_ERROR = {
+from gateway.protocol.endpoint import ENDPOINTS, Api, Endpoint
+from gateway.protocol.fields import HEADS, OPERATOR_ONLY
+
+Schema = dict[str, Any]
+
+_DESCRIPTION = """
+One address for all models, for clients of OpenAI's and of Anthropic's API. Whatever a request has beyond the fields below
+passes to the engine (vLLM) as it is: tools, response_format, logprobs, images, and vLLM's own sampling parameters.
+
+OpenAI와 Anthropic 클라이언트를 그대로 쓸 수 있습니다. 아래에 없는 필드(tools, response_format, logprobs, 이미지 등)는
+그대로 엔진(vLLM)에 전달됩니다.
+
+**Fields that only the operator may set** are refused with a 400 that names them · **운영자만 정할 수 있는 필드**는 400으로
+거절됩니다: {operator_only}.
+
+**Responses are not stored** · **응답은 저장되지 않습니다**: `store` has no effect; `previous_response_id`, `conversation` and
+`background: true` are refused. Send the whole conversation in `input`.
+
+**Errors** have OpenAI's shape, and Anthropic's at once. Their messages are in Korean if `Accept-Language` prefers it ·
+`Accept-Language: ko`이면 오류 메시지가 한국어입니다.
+
+**Every answer** has `x-request-id`; with it the operator finds the call · 모든 응답의 `x-request-id`로 호출을 찾을 수 있습니다.
+"""
+_ERRORS = {
+    "400": "Malformed, a field that may not be sent, or refused by the model · 잘못된 요청",
+    "401": "No valid API key · 유효한 키 없음",
+    "403": "This key may not use the model · 이 키로 쓸 수 없는 모델",
+    "404": "No such model; the message lists those that there are · 없는 모델",
+    "408": "The request did not come in time · 요청이 제때 도착하지 않음",
+    "413": "Body too large · 본문이 너무 큼",
+    "431": "Headers too large · 헤더가 너무 큼",
+    "429": "Your own limit; `Retry-After` says when to come back, `insufficient_quota` that it will not help · 사용 한도 초과",
+    "500": "A fault of the gateway · 게이트웨이 오류",
+    "502": "The model's server broke off or failed · 모델 서버 오류",
+    "503": "We are full; `Retry-After` says when to come back · 자리가 없음",
+    "504": "The model's server is too slow · 모델 서버 시간 초과",
+}
+_REQUIRED_BY_ENGINE: dict[Api, tuple[str, ...]] = {
+    Api.CHAT: ("messages",),
+    Api.COMPLETIONS: ("prompt",),
+    Api.RESPONSES: ("input",),
+    Api.MESSAGES: ("messages", "max_tokens"),
+    Api.COUNT_TOKENS: ("messages",),
+    Api.RERANK: ("query", "documents"),
+    Api.DETOKENIZE: ("tokens",),
+}
+_QUESTION = [{"role": "user", "content": "대문이 뭐예요?"}]
+_EXAMPLES: dict[Api, Schema] = {
+    Api.CHAT: {"messages": _QUESTION, "max_tokens": 100},
+    Api.COMPLETIONS: {"prompt": "대문은", "max_tokens": 100},
+    Api.RESPONSES: {"input": "대문이 뭐예요?", "max_output_tokens": 100},
+    Api.MESSAGES: {"messages": _QUESTION, "max_tokens": 100},
+    Api.COUNT_TOKENS: {"messages": _QUESTION},
+    Api.EMBEDDINGS: {"input": ["대문이 뭐예요?", "대문은 GPU를 나누어 씁니다."]},
+    Api.SCORE: {"queries": "대문이 뭐예요?", "documents": ["대문은 GPU를 나누어 씁니다.", "오늘은 맑습니다."]},
+    Api.RERANK: {"query": "대문이 뭐예요?", "documents": ["대문은 GPU를 나누어 씁니다.", "오늘은 맑습니다."]},
+    Api.TOKENIZE: {"prompt": "대문이 뭐예요?"},
+    Api.DETOKENIZE: {"tokens": [10, 11, 12]},
+}
+_OF_MODELS = ("401", "404")
+_RETRY_AFTER = {"429", "503"}
+_KEYS: list[dict[str, list[str]]] = [{"bearer": []}, {"x-api-key": []}]
+_REF = "#/components/schemas/{name}"
+_TEXT = {"type": "string"}
+
+_COMPONENTS: Schema = {
+    "securitySchemes": {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "As OpenAI's clients send it."},
+        "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "As Anthropic's clients send it."},
+    },
+    "headers": {
+        "RequestId": {"description": "Names this call in the operator's ledger and logs.", "schema": _TEXT},
+        "RetryAfter": {
+            "description": "Seconds after which to try again, computed from how fast calls end now.",
+            "schema": {"type": "integer", "minimum": 1},
+        },
+    },
+    "responses": {},
+}
+_ERROR: Schema = {
     "type": "object",
+    "required": ["type", "error"],
     "properties": {
+        "type": {"const": "error"},
         "error": {
             "type": "object",
+            "required": ["message", "type", "param", "code"],
             "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": "string"},
+                "message": {"type": "string", "description": "What is wrong and what to do about it."},
+                "type": _TEXT,
+                "param": {"type": ["string", "null"], "description": "The field that is wrong."},
+                "code": {"type": "string", "description": "Stable; for programs."},
             },
-        }
+        },
     },
 }
-_ERRORS = {
-    "400": "Malformed, or refused by the model",
-    "401": "No valid API key",
-    "403": "This key may not use the model",
-    "404": "No such model",
-    "413": "Body too large",
-    "502": "The model's server broke off",
-    "503": "Full; Retry-After says when to come back",
-    "504": "The model's server is too slow",
-}
 
 
-def describe(app: FastAPI, inference_paths: Sequence[str]) -> None:
-    """Let `app.openapi()`, and so /docs, tell of the inference endpoints too."""
+def describe(app: FastAPI) -> None:
+    """Let `app.openapi()`, and so /docs, tell all."""
 
-    def openapi() -> dict[str, Any]:
+    def openapi() -> Schema:
         if app.openapi_schema is None:
-            schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            schema["paths"] |= {path: {"post": _inference(path)} for path in inference_paths}
-            schema.setdefault("components", {})["securitySchemes"] = {_KEY: {"type": "http", "scheme": "bearer"}}
-            for path, operations in schema["paths"].items():
-                for operation in operations.values() if path.startswith("/v1") else ():
-                    operation["security"] = [{_KEY: []}]
-            app.openapi_schema = schema
+            app.openapi_schema = _document(app)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-def _inference(path: str) -> dict[str, Any]:
-    body = {
-        "type": "object",
-        "required": ["model"],
-        "properties": {"model": {"type": "string"}, "stream": {"type": "boolean", "default": False}},
-        "additionalProperties": True,
-    }
-    errors = {
-        status: {"description": text, "content": {"application/json": {"schema": _ERROR}}} for status, text in _ERRORS.items()
-    }
+def _document(app: FastAPI) -> Schema:
+    description = _DESCRIPTION.format(operator_only=", ".join(f"`{name}`" for name in sorted(OPERATOR_ONLY)))
+    document = get_openapi(title=app.title, version=app.version, description=description, routes=app.routes)
+    paths = {endpoint.path: {"post": _operation(endpoint)} for endpoint in ENDPOINTS}
+    document["paths"] = paths | {path: _with_key(path, item) for path, item in document["paths"].items()}
+    components = document["components"]
+    # Nothing is validated by FastAPI here, so nobody ever gets its own error.
+    for unused in ("HTTPValidationError", "ValidationError"):
+        components["schemas"].pop(unused, None)
+    components["schemas"] |= _requests() | {"Error": _ERROR}
+    components |= _COMPONENTS | {"responses": {_name(status): _error(status) for status in _ERRORS}}
+    return document
+
+
+def _operation(endpoint: Endpoint) -> Schema:
+    content: Schema = {"application/json": {"schema": {"type": "object"}}}
+    if endpoint.stream is not None:
+        content["text/event-stream"] = {"schema": _TEXT}
     return {
         "tags": ["inference"],
-        "summary": f"{path.removeprefix('/v1/')} as in OpenAI's API; other fields pass to the engine as they are",
-        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "operationId": endpoint.path.strip("/").replace("/", "_"),
+        "summary": f"{endpoint.summary} · {endpoint.summary_ko}",
+        "security": _KEYS,
+        "requestBody": {"required": True, "content": {"application/json": _body(endpoint.api)}},
         "responses": {
             "200": {
-                "description": "The engine's answer; with stream, server-sent events",
-                "content": {
-                    "application/json": {"schema": {"type": "object"}},
-                    "text/event-stream": {"schema": {"type": "string"}},
-                },
+                "description": "The engine's answer" + ("; with `stream`, server-sent events" if endpoint.stream else ""),
+                "headers": {"x-request-id": {"$ref": "#/components/headers/RequestId"}},
+                "content": content,
             },
-            **errors,
+            **_errors(_ERRORS),
         },
     }
+
+
+def _body(api: Api) -> Schema:
+    return {"schema": _ref(HEADS[api].__name__), "example": {"model": "daemun-demo"} | _EXAMPLES[api]}
+
+
+def _with_key(path: str, item: Schema) -> Schema:
+    """What FastAPI says of a route, with what it does not know: the key, errors in our shape, and the header."""
+    for operation in item.values():
+        answers = operation["responses"]
+        answers.pop("422", None)
+        if path.startswith("/v1/"):
+            operation["security"] = _KEYS
+            answers |= _errors(_OF_MODELS)
+        answers["200"].setdefault("headers", {"x-request-id": {"$ref": "#/components/headers/RequestId"}})
+    return item
+
+
+def _requests() -> Schema:
+    """The schema of each API's requests, by the name of the type that reads them."""
+    _, schemas = msgspec.json.schema_components(HEADS.values(), ref_template=_REF)
+    for api, head in HEADS.items():
+        _complete(schemas[head.__name__], api)
+    return schemas
+
+
+def _complete(schema: Schema, api: Api) -> None:
+    """With what the type does not say: whose a field is, and what the engine insists on. The operator's fields come last."""
+    fields = schema["properties"]
+    for name in sorted(OPERATOR_ONLY):
+        field = fields[name] = fields.pop(name)
+        field["description"] = f"The operator's alone: leave it out. · 운영자 전용: 빼고 보내세요. {field['description']}"
+    schema["required"] += _REQUIRED_BY_ENGINE.get(api, ())
+    schema["description"] = "All other fields pass to the engine as they are. · 다른 필드는 그대로 엔진에 전달됩니다."
+    schema["additionalProperties"] = True
+
+
+def _errors(statuses: Iterable[str]) -> Schema:
+    return {status: {"$ref": f"#/components/responses/{_name(status)}"} for status in statuses}
+
+
+def _error(status: str) -> Schema:
+    headers = {"x-request-id": {"$ref": "#/components/headers/RequestId"}}
+    if status in _RETRY_AFTER:
+        headers["retry-after"] = {"$ref": "#/components/headers/RetryAfter"}
+    return {
+        "description": _ERRORS[status],
+        "headers": headers,
+        "content": {"application/json": {"schema": _ref("Error")}},
+    }
+
+
+def _name(status: str) -> str:
+    return f"Error{status}"
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": _REF.format(name=name)}

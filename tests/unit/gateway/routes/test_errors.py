@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import CallError, InvalidRequest
-from gateway.routes.inference import bearer
+from gateway.protocol.credential import bearer
 from tests.fakes import FakeClient, FakeLimits, Leaving, Received, Script
 from tests.unit.gateway.house import MODEL, House
 
@@ -162,6 +162,79 @@ async def test_engines_validation_report_becomes_one_line() -> None:
     house = House(Script(pieces=(json.dumps(reason).encode(),), status=400))
     error = expect(await house.client.post(CHAT, GOOD), 400, "invalid_request", "messages")
     assert error["message"] == "The model cannot take this request: messages: Field required"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (404, {"detail": "Not Found"}),
+        (405, {"detail": "Method Not Allowed"}),
+        (
+            501,
+            {"error": {"message": "The model does not support Rerank (Score) API", "type": "NotImplementedError", "code": 501}},
+        ),
+    ],
+)
+async def test_address_of_another_kind_of_model_is_the_clients_mistake(status: int, reason: dict[str, Any]) -> None:
+    house = House(Script(pieces=(json.dumps(reason).encode(),), status=status))
+    error = expect(await house.client.post("/v1/rerank", GOOD), 400, "invalid_request", "model")
+    assert "/v1/rerank" in error["message"]
+    assert house.entry.outcome == "rejected"
+
+
+async def test_anthropics_refusals_are_understood_too() -> None:
+    reason = {"type": "error", "error": {"type": "BadRequestError", "message": "Input length (9) exceeds\nthe maximum (5)."}}
+    house = House(Script(pieces=(json.dumps(reason).encode(),), status=400))
+    error = expect(await house.client.post("/v1/messages", GOOD), 400, "invalid_request")
+    assert error["message"] == "The model cannot take this request: Input length (9) exceeds the maximum (5)."
+
+
+async def test_errors_have_anthropics_shape_as_well_as_openais() -> None:
+    received = await House(Script()).stranger.post("/v1/messages", GOOD)
+    body = json.loads(received.body)
+    assert body["type"] == "error"
+    assert (body["error"]["type"], body["error"]["code"]) == ("authentication_error", "invalid_api_key")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"x_api_key": "dm-anna"}, 200),
+        ({"x_api_key": " dm-anna "}, 200),
+        ({"x_api_key": "dm-nobody"}, 401),
+        ({"x_api_key": ""}, 401),
+        ({"authorization": "Bearer dm-anna", "x_api_key": "dm-nobody"}, 200),
+        ({"authorization": "Bearer dm-nobody", "x_api_key": "dm-anna"}, 401),
+        ({"authorization": "Basic xyz", "x_api_key": "dm-anna"}, 200),
+    ],
+)
+async def test_key_may_come_as_anthropics_clients_send_it(headers: dict[str, str], status: int) -> None:
+    house = House(Script(pieces=(b"{}",), content_type="application/json"))
+    client = FakeClient(house.app, **headers)
+    assert (await client.post(CHAT, GOOD)).status == status
+    assert (await client.request("GET", "/v1/models")).status == status
+
+
+async def test_operators_field_is_a_400_that_names_it_and_leaves_an_entry() -> None:
+    house = House(Script())
+    body = json.dumps({"model": MODEL, "cache_salt": "x"}).encode()
+    for path in (CHAT, "/v1/messages", "/v1/embeddings"):
+        assert "operator" in expect(await house.client.post(path, body), 400, "invalid_request", "cache_salt")["message"]
+    korean = await house.client.post(CHAT, body, accept_language="ko")
+    assert "운영자" in expect(korean, 400, "invalid_request", "cache_salt")["message"]
+    assert {entry.outcome for entry in house.ledger.entries} == {"rejected"}
+    assert house.upstream.calls == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/input_items")],
+)
+async def test_answers_of_the_past_are_not_found_and_it_says_why(method: str, path: str) -> None:
+    house = House(Script())
+    error = expect(await house.client.request(method, f"/v1/responses/resp_1{path}"), 404, "not_found")
+    assert "not kept" in error["message"]
+    expect(await house.stranger.request(method, f"/v1/responses/resp_1{path}"), 401, "invalid_api_key")
 
 
 @pytest.mark.parametrize("reason", [b"", b"<html>", b'{"detail":"x"}', b'{"error":"text"}', b'{"error":{"message":7}}'])

@@ -1,0 +1,246 @@
+"""The fields of requests that the gateway reads or refuses, for each API. All others pass unread.
+
+These types are the OpenAPI document's too (`gateway.routes.openapi`): what is described is what is read. A field typed `None` may
+not be sent; JSON's `null` counts as leaving it out, as it does in the engine.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from gateway.protocol.endpoint import Api
+
+Json: TypeAlias = Raw | UnsetType  # kept as the client's bytes; what it must be is the engine's to say, and the document's
+Text = Annotated[Json, Meta(extra_json_schema={"type": ["string", "array"]})]
+Messages = Annotated[Json, Meta(extra_json_schema={"type": "array", "items": {"type": "object"}})]
+Tools = Annotated[Json, Meta(extra_json_schema={"type": ["array", "null"], "items": {"type": "object"}})]
+Tokens = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Choices = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+
+_items = msgspec.json.Decoder(list[Raw])
+_BATCH = re.compile(rb'\[\s*["\[]')
+_ENGINES_DEFAULT_TOKENS = 16  # of a completion, by OpenAI's standard and in vLLM
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What every API has: a model, and fields that only the operator may set, each with the reason why."""
+
+    model: Annotated[str, Meta(max_length=256, description="One of those that /v1/models lists. · /v1/models에 나오는 모델.")]
+    priority: Annotated[None, Meta(description="The order of calls follows from the key's tier and tenant.")] = None
+    cache_salt: Annotated[None, Meta(description="Which calls may share cached prompts is part of keeping tenants apart.")] = None
+    request_id: Annotated[None, Meta(description="The gateway names calls, so that no two have one name.")] = None
+    data_parallel_rank: Annotated[None, Meta(description="The gateway chooses where a call runs.")] = None
+    kv_transfer_params: Annotated[None, Meta(description="Parts of one engine use it to hand caches to each other.")] = None
+    ec_transfer_params: Annotated[None, Meta(description="Parts of one engine use it to hand encoded images to each other.")] = (
+        None
+    )
+    vllm_xargs: Annotated[None, Meta(description="It goes unchecked to the engine's extensions, cache transfer included.")] = None
+    mm_processor_kwargs: Annotated[
+        None, Meta(description="It goes unchecked to the image processor: one picture could take all memory.")
+    ] = None
+    media_io_kwargs: Annotated[
+        None, Meta(description="It goes unchecked to the media decoder: one video could take all memory.")
+    ] = None
+    prompt_embeds: Annotated[None, Meta(description="The engine would load a serialised tensor from a stranger.")] = None
+
+    def prompt(self) -> bytes:
+        """All that the model will read: the raw JSON of the fields, in the order in which it is put before the model."""
+        return b""
+
+    def most_tokens(self) -> int | None:
+        """The most tokens that one choice may generate; None where the model's own limit is the only one."""
+        return 0
+
+    def has_side_effects(self) -> bool:
+        """Whether answering may do something that should not be done twice."""
+        return False
+
+
+OPERATOR_ONLY = frozenset(Head.__struct_fields__) - {"model"}
+
+
+class Streamed(Head, frozen=True, kw_only=True, gc=False):
+    stream: bool | None = None
+
+
+class Chunked(Streamed, frozen=True, kw_only=True, gc=False):
+    """Chat and text completions: the APIs whose stream counts only where it is asked to."""
+
+    stream_options: StreamOptions | UnsetType | None = UNSET
+    n: Choices | None = None
+    max_tokens: Tokens | None = None
+
+    def has_many_prompts(self) -> bool:
+        return False
+
+
+class ChatRequest(Chunked, frozen=True, kw_only=True, gc=False):
+    messages: Messages = UNSET
+    tools: Tools = UNSET
+    max_completion_tokens: Tokens | None = None
+
+    def prompt(self) -> bytes:
+        if self.tools is UNSET and self.messages is not UNSET:  # most calls, and `joined` is slower
+            return bytes(self.messages)
+        return joined(self.tools, self.messages)
+
+    def most_tokens(self) -> int | None:
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+
+class CompletionRequest(Chunked, frozen=True, kw_only=True, gc=False):
+    prompt_: Text = msgspec.field(name="prompt", default=UNSET)
+
+    def prompt(self) -> bytes:
+        return joined(self.prompt_)
+
+    def has_many_prompts(self) -> bool:
+        """Whether `prompt` is a list of several: of texts, or of lists of token ids."""
+        prompt = self.prompt()
+        return _BATCH.match(prompt) is not None and len(_items.decode(prompt)) > 1
+
+    def most_tokens(self) -> int | None:
+        return _ENGINES_DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens
+
+
+class _Tool(msgspec.Struct, frozen=True):
+    type: str = "function"
+
+
+_tools = msgspec.json.Decoder(list[_Tool])
+
+
+class ResponsesRequest(Streamed, frozen=True, kw_only=True, gc=False):
+    input: Text = UNSET
+    instructions: Text = UNSET
+    tools: Tools = UNSET
+    max_output_tokens: Tokens | None = None
+    background: Annotated[bool | None, Meta(description="Not true: nothing is kept that could be fetched later.")] = None
+    previous_response_id: Annotated[None, Meta(description="Responses are not kept: send the whole conversation in `input`.")] = (
+        None
+    )
+    conversation: Annotated[None, Meta(description="Conversations are not kept: send all of it in `input`.")] = None
+    store: Annotated[
+        bool | None, Meta(description="Has no effect: nothing is stored, whatever it says. · 값과 관계없이 저장하지 않습니다.")
+    ] = None
+
+    def prompt(self) -> bytes:
+        return joined(self.tools, self.instructions, self.input)
+
+    def most_tokens(self) -> int | None:
+        return self.max_output_tokens
+
+    def has_side_effects(self) -> bool:
+        """The engine runs tools that are neither functions nor the client's own itself: code, searches, other servers."""
+        if self.tools is UNSET or bytes(self.tools) == b"null":
+            return False
+        try:
+            return any(tool.type not in _CLIENTS_OWN_TOOLS for tool in _tools.decode(self.tools))
+        except msgspec.DecodeError:
+            return True
+
+
+_CLIENTS_OWN_TOOLS = frozenset({"function", "custom", "namespace"})
+NEEDS_STORE = frozenset({"previous_response_id", "conversation"})
+
+
+class CountTokensRequest(Head, frozen=True, kw_only=True, gc=False):
+    messages: Messages = UNSET
+    system: Text = UNSET
+    tools: Tools = UNSET
+
+    def prompt(self) -> bytes:
+        return joined(self.tools, self.system, self.messages)
+
+
+class MessagesRequest(Streamed, frozen=True, kw_only=True, gc=False):
+    messages: Messages = UNSET
+    system: Text = UNSET
+    tools: Tools = UNSET
+    max_tokens: Tokens | None = None
+
+    def prompt(self) -> bytes:
+        return joined(self.tools, self.system, self.messages)
+
+    def most_tokens(self) -> int | None:
+        return self.max_tokens
+
+
+class EmbeddingsRequest(Head, frozen=True, kw_only=True, gc=False):
+    input: Text = UNSET
+    messages: Messages = UNSET
+    encoding_format: Annotated[
+        Literal["float", "base64"] | None, Meta(description="vLLM's binary formats have no counts, so they are not offered.")
+    ] = None
+
+    def prompt(self) -> bytes:
+        return joined(self.input, self.messages)
+
+
+class ScoreRequest(Head, frozen=True, kw_only=True, gc=False):
+    """Four spellings of the same two lists."""
+
+    text_1: Text = UNSET
+    text_2: Text = UNSET
+    queries: Text = UNSET
+    documents: Text = UNSET
+    items: Text = UNSET
+    data_1: Text = UNSET
+    data_2: Text = UNSET
+
+    def prompt(self) -> bytes:
+        return joined(self.text_1, self.text_2, self.queries, self.documents, self.items, self.data_1, self.data_2)
+
+
+class RerankRequest(Head, frozen=True, kw_only=True, gc=False):
+    query: Text = UNSET
+    documents: Text = UNSET
+
+    def prompt(self) -> bytes:
+        return joined(self.query, self.documents)
+
+
+class TokenizeRequest(Head, frozen=True, kw_only=True, gc=False):
+    prompt_: Text = msgspec.field(name="prompt", default=UNSET)
+    messages: Messages = UNSET
+    tools: Tools = UNSET
+
+    def prompt(self) -> bytes:
+        return joined(self.tools, self.prompt_, self.messages)
+
+
+class DetokenizeRequest(Head, frozen=True, kw_only=True, gc=False):
+    tokens: Annotated[Json, Meta(extra_json_schema={"type": "array", "items": {"type": "integer"}})] = UNSET
+
+    def prompt(self) -> bytes:
+        return joined(self.tokens)
+
+
+CHUNKED_HEADS: dict[Api, type[Chunked]] = {Api.CHAT: ChatRequest, Api.COMPLETIONS: CompletionRequest}
+OTHER_HEADS: dict[Api, type[Head]] = {
+    Api.RESPONSES: ResponsesRequest,
+    Api.MESSAGES: MessagesRequest,
+    Api.COUNT_TOKENS: CountTokensRequest,
+    Api.EMBEDDINGS: EmbeddingsRequest,
+    Api.SCORE: ScoreRequest,
+    Api.RERANK: RerankRequest,
+    Api.TOKENIZE: TokenizeRequest,
+    Api.DETOKENIZE: DetokenizeRequest,
+}
+
+
+HEADS: dict[Api, type[Head]] = {**CHUNKED_HEADS, **OTHER_HEADS}
+
+
+def joined(*values: Json) -> bytes:
+    given = [value for value in values if value is not UNSET]
+    return bytes(given[0]) if len(given) == 1 else b"".join(map(bytes, given))
