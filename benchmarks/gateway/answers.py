@@ -1,6 +1,6 @@
-"""What the scripted engine says, byte for byte as vLLM 0.29 writes it, framed for HTTP and made only once for each kind of request.
+"""What the scripted engine says, byte for byte as vLLM 0.29 writes it, framed for HTTP; made once for each kind of request.
 
-Not a model of everything vLLM can say (`tests/vllm_stream.py` is): one choice, always the same words, usage and token ids as asked.
+Not a model of everything that vLLM can say (`tests/vllm_stream.py` is): one choice, the same words, usage and token ids as asked.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +20,7 @@ import psutil
 
 from benchmarks.gateway import request
 from benchmarks.gateway.answers import MODEL
-from benchmarks.gateway.processes import GATEWAY_CORE, LOAD_CORE, BenchmarkError, free_port, running
+from benchmarks.gateway.processes import GATEWAY_CORE, LOAD_CORE, BenchmarkError, answer_of, free_port, running
 
 DIRECT = "direct"
 DAEMUN = "daemun"
@@ -106,8 +105,8 @@ def _daemun(engine_url: str, port: int, folder: Path) -> _Start:
     values = {"state_dir": str(folder / "state"), "gateway": {"port": port, "fleets": fleets, "queue": queue}}
     settings.write_text(json.dumps(values))  # JSON is YAML
     daemun = [sys.executable, "-m", "daemun", "--config", str(settings)]
-    made = subprocess.run([*daemun, "keys", "create", "--tenant", "bench"], capture_output=True, text=True, check=True)  # noqa: S603
-    key = next(line.split()[1] for line in made.stdout.splitlines() if line.startswith("key "))
+    made = answer_of([*daemun, "keys", "create", "--tenant", "bench"], core=LOAD_CORE, timeout_s=_START_S)
+    key = next(line.split()[1] for line in made.splitlines() if line.startswith("key "))
     return _Start([*daemun, "gateway"], key)
 
 

@@ -26,11 +26,17 @@ def pinned(core: int, command: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def running(command: Sequence[str], *, core: int, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[psutil.Popen]:
+def running(
+    command: Sequence[str], *, core: int, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[psutil.Popen]:
     """The command's process; what it says goes into `log`. It is ended with the block, its children too."""
     with log.open("wb") as output:
         process = psutil.Popen(
-            pinned(core, command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **(environment or {})}
+            pinned(core, command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **(environment or {})},
         )
     try:
         yield process

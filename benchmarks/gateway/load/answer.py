@@ -74,7 +74,7 @@ def is_whole_stream(answer: bytes, chunks: int) -> bool:
 def unframed(answer: bytes) -> bytes:
     """The body of a chunked answer: a gateway may cut chunks where it likes, in the middle of an event too."""
     at = answer.find(b"\r\n\r\n") + 4
-    body = []
+    body: list[bytes] = []
     while True:
         line_end = answer.find(b"\r\n", at)
         try:

@@ -1,4 +1,4 @@
-"""One kept client connection on a raw asyncio protocol: `ask` and get the whole answer. Costs little for each piece that comes."""
+"""One kept client connection on a raw asyncio protocol: `ask` and get the whole answer. Costs little a piece."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._reader = AnswerReader()
         self._waiter: asyncio.Future[float] | None = None
+        self._begun: asyncio.Future[None] | None = None
         self.closed = False
 
     @classmethod
@@ -54,6 +55,13 @@ class Connection(asyncio.Protocol):
         at = await self._waiter
         return Answer(self._reader.status, self._reader.whole(), at)
 
+    async def begin(self, request: bytes) -> int:
+        """Send, and return as soon as the answer's head has come: its status. For streams that are then left. Raises Broken."""
+        self._begun = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        await self._begun
+        return self._reader.status
+
     def abort(self) -> None:
         self.closed = True
         self._transport.abort()
@@ -64,8 +72,11 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._reader.feed(data) and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(time.perf_counter())
+        if self._begun is not None and self._reader.status and not self._begun.done():
+            self._begun.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(Broken("closed by the other side"))
+        for waiter in (self._waiter, self._begun):
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(Broken("closed by the other side"))

@@ -1,4 +1,4 @@
-"""Very many slow streams open at once through one gateway: does any fail, what does each hold, and how fast are short calls meanwhile."""
+"""Very many slow streams open at once: does any fail, what does each hold, and how fast are short calls meanwhile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.gateway.load.connection import Broken, Connection
 from benchmarks.gateway.load.rate import Caller, RateReport
 from benchmarks.gateway.processes import memory_bytes
 
-_SETTLE_S = 1.0
+_PATIENCE_S = 20.0  # for the last streams to begin
 _WARM_CALLS_S = 3.0
 
 
@@ -33,8 +33,8 @@ class CrowdPlan(msgspec.Struct, frozen=True, tag="crowd"):
 
     @property
     def chunks(self) -> int:
-        """So many that the first stream outlives the hold."""
-        needed_s = self.streams / self.per_s + self.hold_s + 2 * self.every_ms / 1000 + 3 * _SETTLE_S
+        """So many that the first stream outlives the hold, however late the last one begins."""
+        needed_s = self.streams / self.per_s + _PATIENCE_S + self.hold_s + 2 * self.every_ms / 1000
         return math.ceil(needed_s * 1000 / self.every_ms)
 
 
@@ -67,13 +67,22 @@ async def run(plan: CrowdPlan) -> CrowdReport:
     asked = request.http(f"127.0.0.1:{plan.port}", plan.key, request.streaming_call(plan.chunks, plan.every_ms))
     streams = [_Stream() for _ in range(plan.streams)]
     tasks = [asyncio.create_task(_run(stream, plan, asked, number / plan.per_s)) for number, stream in enumerate(streams)]
-    await asyncio.sleep(plan.streams / plan.per_s + plan.every_ms / 1000 + _SETTLE_S)
+    await asyncio.sleep(plan.streams / plan.per_s)
+    await _all_begun(streams)
     open_at_first = sum(stream.is_open for stream in streams)
     calls = await Caller(plan.port, plan.key).run(plan.calls_per_s, plan.hold_s)
     held, at_last = memory_bytes(gateway), sum(stream.is_open for stream in streams)
     await asyncio.gather(*tasks)
     failures = [stream.failure for stream in streams if stream.failure]
     return CrowdReport(min(open_at_first, at_last), len(failures), before, held, calls, next(iter(failures), ""))
+
+
+async def _all_begun(streams: list[_Stream]) -> None:
+    """Until every stream has begun or failed, or patience ends."""
+    for _ in range(round(_PATIENCE_S / 0.5)):
+        if all(stream.is_open or stream.ended for stream in streams):
+            return
+        await asyncio.sleep(0.5)
 
 
 async def _run(stream: _Stream, plan: CrowdPlan, asked: bytes, wait_s: float) -> None:

@@ -1,7 +1,7 @@
-"""Short calls at a fixed rate, whether or not the answers keep up: times count from when a call was due, not from when it was sent.
+"""Short calls at a fixed rate, whether or not the answers keep up: times count from when a call was due.
 
-Calls are due at random moments (a Poisson process, seeded). The loop's clock has a resolution of a millisecond, so a call is
-sent up to that much late; `lag` says how late they were, and is part of each time.
+Calls are due at random moments (a Poisson process, seeded). The loop's timers have a resolution of a millisecond, so a call is
+sent up to that much late, and more on a busy core; how late is reported, and is part of each time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import msgspec
 
 from benchmarks.gateway import request
 from benchmarks.gateway.load.connection import Broken, Connection
+
+
+_RESOLUTION_S = 0.001  # uvloop rounds shorter sleeps down to none
 
 
 class RatePlan(msgspec.Struct, frozen=True, tag="rate"):
@@ -51,8 +54,8 @@ class Caller:
         begin = due = time.perf_counter()
         async with asyncio.TaskGroup() as calls:
             while (due := due + chance.expovariate(per_s)) < begin + seconds:
-                if (wait := due - time.perf_counter()) > 0:
-                    await asyncio.sleep(wait)
+                while (wait := due - time.perf_counter()) > 0:
+                    await asyncio.sleep(max(wait, _RESOLUTION_S))
                 calls.create_task(self._call(asked, due))
         return self.report()
 

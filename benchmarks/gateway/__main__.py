@@ -1,0 +1,201 @@
+"""`make bench-gateway`: starts what is compared, measures, prints tables and verdicts, writes docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+
+from benchmarks.gateway import measure, peers, report
+from benchmarks.gateway.aims import verdicts
+from benchmarks.gateway.figures import Figures
+from benchmarks.gateway.measure import Session
+from benchmarks.gateway.peers import DAEMUN, DIRECT, INSTALLED, LITELLM, Gateway
+from benchmarks.gateway.processes import GATEWAY_CORE, LOAD_CORE, BenchmarkError
+
+FOLDER = Path(".daemun/bench-gateway")
+DOCUMENT = Path("docs/benchmarks.md")
+ENOUGH_ROUNDS = 3
+QUICK_SECONDS, QUICK_SHARE, QUICK_OPEN = 2.0, 0.05, 1000
+
+
+class Part(StrEnum):
+    CALLS = "calls"
+    LATENCY = "latency"
+    STREAMS = "streams"
+    OPEN = "open"
+    MEMORY = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    parts: tuple[Part, ...]
+    peers: tuple[str, ...]
+    rounds: int
+    quick: bool
+
+    @property
+    def gateways(self) -> tuple[str, ...]:
+        return (DIRECT, DAEMUN, *self.peers)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the document may be written: everything was measured, often enough."""
+        everything = set(self.parts) == set(Part) and set(self.peers) == set(INSTALLED)
+        return everything and self.rounds >= ENOUGH_ROUNDS and not self.quick
+
+
+def main(
+    only: Annotated[list[Part] | None, typer.Option(help="Measure this part alone; repeat for more. Default: all.")] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option(help=f"Compare with this one: {', '.join(INSTALLED)}; repeat. Default: all.")
+    ] = None,
+    no_peers: Annotated[
+        bool, typer.Option("--no-peers", help="Compare with nothing but `direct`, the engine without a gateway.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds of calls, latency and streams.")] = ENOUGH_ROUNDS,
+    seconds: Annotated[float, typer.Option(min=1, help="How long one run takes; latency runs take half of it.")] = 8.0,
+    quick: Annotated[bool, typer.Option("--quick", help="See in two minutes that all works; the figures mean little.")] = False,
+) -> None:
+    """Measures daemun's gateway against vllm-router, smg and LiteLLM: each on one core, the load on another. Some 12 minutes.
+
+    calls    requests a second at 64 connections, not streaming (wrk)
+    latency  added p50 at one connection; added p99 at half the saturation rate
+    streams  whole streams a second, 600 at once, and processor time a chunk
+    open     10,000 streams open at once through one worker, short calls beside them
+    memory   resident memory over 200,000 calls and 20,000 aborted streams
+
+    Only ratios within one run mean anything, and only on a machine that does nothing else. The last lines say for
+    each aim whether it HOLDS or falls SHORT; the exit status is 1 if any does. A complete run writes
+    docs/benchmarks.md.
+    Logs and raw figures are left in .daemun/bench-gateway.
+
+    make bench-gateway ARGS="--only calls --only streams --peer vllm-router --rounds 1"
+    """
+    if unknown := set(peer or ()) - set(INSTALLED):
+        raise typer.BadParameter(
+            f"{', '.join(sorted(unknown))} is not known; there are {', '.join(INSTALLED)}", param_hint="--peer"
+        )
+    named = () if no_peers else tuple(name for name in INSTALLED if not peer or name in peer)
+    plan = Plan(tuple(only or Part), named, 1 if quick else rounds, quick)
+    figures = Figures()
+    began = time.monotonic()
+
+    def say(what: str) -> None:
+        typer.echo(f"bench [{time.monotonic() - began:4.0f} s] {what}")
+
+    try:
+        _prepare()
+        _measure(plan, Session(figures, say, QUICK_SECONDS if quick else seconds))
+    except BenchmarkError as problem:
+        typer.echo(f"bench: {problem}", err=True)
+        raise typer.Exit(2) from problem
+    raise typer.Exit(_conclude(plan, figures, seconds))
+
+
+def _prepare() -> None:
+    missing = [command for command in ("wrk", "taskset", "setpriv") if shutil.which(command) is None]
+    if missing:
+        raise BenchmarkError(f"{', '.join(missing)} is missing; scripts/debian-packages bench-gateway installs it")
+    if not {GATEWAY_CORE, LOAD_CORE} <= os.sched_getaffinity(0):
+        raise BenchmarkError("two cores are needed, one for the gateway and one for the load")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # all that is started inherits it
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+
+
+def _measure(plan: Plan, session: Session) -> None:
+    with ExitStack() as running:
+        direct = running.enter_context(peers.engine(FOLDER))
+        _compare(plan, session, direct)
+        if Part.OPEN in plan.parts:
+            session.say("open: starting a fresh daemun")
+            with peers.gateway(DAEMUN, direct, FOLDER) as fresh:
+                most = measure.most_open_streams()
+                if most < measure.OPEN_STREAMS:
+                    session.say(f"open: {most:,} streams are as many as the limit of open files (ulimit -Hn) allows")
+                measure.open_streams(session, fresh, QUICK_OPEN if plan.quick else most)
+        if Part.MEMORY in plan.parts:
+            session.say("memory: starting a fresh daemun")
+            with peers.gateway(DAEMUN, direct, FOLDER) as fresh:
+                measure.memory(session, fresh, QUICK_SHARE if plan.quick else 1.0)
+
+
+def _compare(plan: Plan, session: Session, direct: Gateway) -> None:
+    """The parts in which gateways take turns."""
+    half = Session(session.figures, session.say, max(1.0, session.seconds / 2))
+    with ExitStack() as running:
+        gateways: list[Gateway] = []
+        for name in plan.gateways if {Part.CALLS, Part.LATENCY, Part.STREAMS} & set(plan.parts) else ():
+            session.say(f"starting {name} {peers.version_of(name)}".rstrip())
+            gateways.append(running.enter_context(peers.gateway(name, direct, FOLDER)))
+        for part in (Part.CALLS, Part.LATENCY, Part.STREAMS):
+            for number in range(plan.rounds if part in plan.parts else 0):
+                session.say(f"{part.value}: round {number + 1} of {plan.rounds}")
+                if part is Part.CALLS:
+                    measure.calls(session, gateways)
+                elif part is Part.LATENCY:
+                    measure.latency(half, gateways)
+                else:  # LiteLLM does some 1,000 chunks a second, a sixtieth of this load
+                    measure.streams(session, [gateway for gateway in gateways if gateway.name != LITELLM])
+
+
+def _conclude(plan: Plan, figures: Figures, seconds: float) -> int:
+    """Prints and writes; the exit status."""
+    (FOLDER / "figures.json").write_text(json.dumps(figures.as_table(), indent=1))
+    judged = verdicts(figures)
+    typer.echo("\n" + report.tables(figures, plan.gateways) + "\n")
+    if plan.complete:
+        DOCUMENT.write_text(report.document(_setting(plan, seconds), figures, judged))
+        typer.echo(f"{DOCUMENT} is written.\n")
+    for verdict in judged:
+        typer.echo(verdict.line())
+    return 0 if all(verdict.holds for verdict in judged) else 1
+
+
+def _setting(plan: Plan, seconds: float) -> report.Setting:
+    versions = {name: peers.version_of(name) for name in plan.gateways}
+    versions[DAEMUN] = f"{versions[DAEMUN]} ({_commit()})"
+    arguments = " ".join(sys.argv[1:])
+    return report.Setting(
+        date=time.strftime("%Y-%m-%d"),
+        machine=_machine(),
+        command="make bench-gateway" + (f' ARGS="{arguments}"' if arguments else ""),
+        rounds=plan.rounds,
+        seconds=seconds,
+        versions=versions,
+    )
+
+
+def _machine() -> str:
+    info = Path("/proc/cpuinfo").read_text()
+    model = next((line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")), "")
+    memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
+    return f"{psutil.cpu_count()} cores ({model or platform.machine()}), {memory}, {platform.system()} {platform.release()}"
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 (no input in it)
+    except (OSError, subprocess.CalledProcessError):
+        return "no commit known"
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    typer.run(main)
