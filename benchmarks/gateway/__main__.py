@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import resource
 import shutil
-import subprocess
 import sys
 import time
 from contextlib import ExitStack
@@ -16,10 +14,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import psutil
 import typer
 
-from benchmarks.gateway import measure, peers, report
+from benchmarks.gateway import measure, peers, report, setting
 from benchmarks.gateway.aims import verdicts
 from benchmarks.gateway.figures import Figures
 from benchmarks.gateway.measure import Session
@@ -60,12 +57,9 @@ class Plan:
 
 def main(
     only: Annotated[list[Part] | None, typer.Option(help="Measure this part alone; repeat for more. Default: all.")] = None,
-    peer: Annotated[
-        list[str] | None, typer.Option(help=f"Compare with this one: {', '.join(INSTALLED)}; repeat. Default: all.")
-    ] = None,
-    no_peers: Annotated[
-        bool, typer.Option("--no-peers", help="Compare with nothing but `direct`, the engine without a gateway.")
-    ] = False,
+    others: Annotated[
+        str, typer.Option("--peers", help="Whom to compare with, separated by commas; `none`: with the bare engine alone.")
+    ] = ",".join(INSTALLED),
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds of calls, latency and streams.")] = ENOUGH_ROUNDS,
     seconds: Annotated[float, typer.Option(min=1, help="How long one run takes; latency runs take half of it.")] = 8.0,
     quick: Annotated[bool, typer.Option("--quick", help="See in two minutes that all works; the figures mean little.")] = False,
@@ -83,14 +77,9 @@ def main(
     docs/benchmarks.md.
     Logs and raw figures are left in .daemun/bench-gateway.
 
-    make bench-gateway ARGS="--only calls --only streams --peer vllm-router --rounds 1"
+    make bench-gateway ARGS="--only calls --only streams --peers vllm-router --rounds 1"
     """
-    if unknown := set(peer or ()) - set(INSTALLED):
-        raise typer.BadParameter(
-            f"{', '.join(sorted(unknown))} is not known; there are {', '.join(INSTALLED)}", param_hint="--peer"
-        )
-    named = () if no_peers else tuple(name for name in INSTALLED if not peer or name in peer)
-    plan = Plan(tuple(only or Part), named, 1 if quick else rounds, quick)
+    plan = Plan(tuple(only or Part), _named(others), 1 if quick else rounds, quick)
     figures = Figures()
     began = time.monotonic()
 
@@ -104,6 +93,28 @@ def main(
         typer.echo(f"bench: {problem}", err=True)
         raise typer.Exit(2) from problem
     raise typer.Exit(_conclude(plan, figures, seconds))
+
+
+def _setting(plan: Plan, seconds: float) -> setting.Setting:
+    versions = {name: peers.version_of(name) for name in plan.gateways}
+    versions[DAEMUN] = f"{versions[DAEMUN]} ({setting.commit()})"
+    arguments = " ".join(sys.argv[1:])
+    return setting.Setting(
+        date=time.strftime("%Y-%m-%d"),
+        machine=setting.machine(),
+        command="make bench-gateway" + (f' ARGS="{arguments}"' if arguments else ""),
+        rounds=plan.rounds,
+        seconds=seconds,
+        versions=versions,
+    )
+
+
+def _named(others: str) -> tuple[str, ...]:
+    """In the order of the tables. Raises typer.BadParameter."""
+    asked = set() if others == "none" else {name.strip() for name in others.split(",")}
+    if unknown := asked - set(INSTALLED):
+        raise typer.BadParameter(f"no {', '.join(sorted(unknown))}; there are {', '.join(INSTALLED)}", param_hint="--peers")
+    return tuple(name for name in INSTALLED if name in asked)
 
 
 def _prepare() -> None:
@@ -165,36 +176,6 @@ def _conclude(plan: Plan, figures: Figures, seconds: float) -> int:
     for verdict in judged:
         typer.echo(verdict.line())
     return 0 if all(verdict.holds for verdict in judged) else 1
-
-
-def _setting(plan: Plan, seconds: float) -> report.Setting:
-    versions = {name: peers.version_of(name) for name in plan.gateways}
-    versions[DAEMUN] = f"{versions[DAEMUN]} ({_commit()})"
-    arguments = " ".join(sys.argv[1:])
-    return report.Setting(
-        date=time.strftime("%Y-%m-%d"),
-        machine=_machine(),
-        command="make bench-gateway" + (f' ARGS="{arguments}"' if arguments else ""),
-        rounds=plan.rounds,
-        seconds=seconds,
-        versions=versions,
-    )
-
-
-def _machine() -> str:
-    info = Path("/proc/cpuinfo").read_text()
-    model = next((line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")), "")
-    memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
-    return f"{psutil.cpu_count()} cores ({model or platform.machine()}), {memory}, {platform.system()} {platform.release()}"
-
-
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 (no input in it)
-    except (OSError, subprocess.CalledProcessError):
-        return "no commit known"
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 MODEL = "bench"
+ID = "chatcmpl-9f3c2b7a61d84e05"
 PROMPT_TOKENS = 12
 _WORDS = ("대문", "은 ", "한국어 ", "모델", "을 ", "여럿이 ", "나누어 ", "쓰게 ")
 _FINGERPRINT = "vllm-0.29.0-tp1-3f2a9c"
@@ -59,10 +60,10 @@ def response(payload: bytes, *, status: str = "200 OK", content_type: str = "app
 
 def completion() -> bytes:
     """The answer to a call that does not stream: some 300 bytes."""
-    message = {"role": "assistant", "content": "대문은 한국어 모델을 여럿이 나누어 쓰게 합니다."}
+    message = {"role": "assistant", "content": "여럿이 나누어 씁니다."}
     return _dump(
         {
-            "id": "chatcmpl-9f3c2b7a61d84e05",
+            "id": ID,
             "object": "chat.completion",
             "created": 1750000000,
             "model": MODEL,
@@ -74,6 +75,11 @@ def completion() -> bytes:
 
 def models() -> bytes:
     return _dump({"object": "list", "data": [{"id": MODEL, "object": "model", "created": 1750000000, "owned_by": "vllm"}]})
+
+
+def word(number: int) -> str:
+    """What chunk `number` says; the first one, number 0, says nothing."""
+    return _WORDS[number % len(_WORDS)]
 
 
 STREAM_HEAD = (
@@ -94,7 +100,7 @@ def frames(asked: Asked) -> tuple[bytes, ...]:
 def _event(asked: Asked, number: int) -> bytes:
     """The first says who speaks, the others a word each; the last one says why it ends."""
     last = number == asked.chunks - 1
-    choice: dict[str, Any] = {"index": 0, "delta": {"content": _WORDS[number % len(_WORDS)]}, "logprobs": None}
+    choice: dict[str, Any] = {"index": 0, "delta": {"content": word(number)}, "logprobs": None}
     choice["finish_reason"] = "length" if last else None
     if number == 0:
         choice["delta"] = {"role": "assistant", "content": ""}
@@ -117,7 +123,7 @@ def _totals(asked: Asked) -> bytes:
 
 def _chunk(choices: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "id": "chatcmpl-9f3c2b7a61d84e05",
+        "id": ID,
         "object": "chat.completion.chunk",
         "created": 1750000000,
         "model": MODEL,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from unicodedata import east_asian_width
 
 from benchmarks.gateway import figures as names
@@ -11,18 +10,7 @@ from benchmarks.gateway.aims import Verdict
 from benchmarks.gateway.figures import Figures, shown
 from benchmarks.gateway.measure import CHUNKS, CONNECTIONS, EVERY_MS, STREAMS
 from benchmarks.gateway.peers import DAEMUN, DIRECT
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """Where, when and how figures came about. `versions` in the order of the tables."""
-
-    date: str
-    machine: str
-    command: str
-    rounds: int
-    seconds: float
-    versions: Mapping[str, str]
+from benchmarks.gateway.setting import Setting
 
 
 def tables(figures: Figures, gateways: Sequence[str]) -> str:

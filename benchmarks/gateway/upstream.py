@@ -51,8 +51,8 @@ class Pace:
         return int(self._loop.time() * 1000)
 
     def _put(self, stream: Connection, due: int) -> None:
-        stream.due = due = max(due, self._reached + 1)
-        self._due[due].append(stream)
+        stream.due = due
+        self._due[max(due, self._reached + 1)].append(stream)
 
     def _tick(self) -> None:
         now = self._now()

@@ -93,14 +93,11 @@ async def _leave(plan: ChurnPlan, tally: _Tally, times: int, chance: random.Rand
     asked = request.http(f"127.0.0.1:{plan.port}", plan.key, request.streaming_call(_CHUNKS, _EVERY_MS))
     for _ in range(times):
         try:
-            connection = await Connection.to(plan.port)
-            status = await connection.begin(asked)
+            async with await Connection.to(plan.port) as connection:
+                status = await connection.begin(asked)
+                await asyncio.sleep(chance.uniform(0, _STAY_S))
+                in_the_middle = status == 200 and not connection.closed
         except Broken:
-            tally.failed += 1
-            continue
-        await asyncio.sleep(chance.uniform(0, _STAY_S))
-        if status == 200 and not connection.closed:
-            tally.aborted += 1
-        else:
-            tally.failed += 1
-        connection.abort()
+            in_the_middle = False
+        tally.aborted += in_the_middle
+        tally.failed += not in_the_middle

@@ -23,7 +23,7 @@ class Answer:
 
 
 class Connection(asyncio.Protocol):
-    """One exchange at a time."""
+    """One exchange at a time. Closed at the end of its `async with`."""
 
     def __init__(self) -> None:
         self._reader = AnswerReader()
@@ -39,6 +39,12 @@ class Connection(asyncio.Protocol):
         except OSError as problem:
             raise Broken(str(problem)) from problem
         return connection
+
+    async def __aenter__(self) -> Connection:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.abort()
 
     @property
     def status(self) -> int:

@@ -88,13 +88,11 @@ async def _all_begun(streams: list[_Stream]) -> None:
 async def _run(stream: _Stream, plan: CrowdPlan, asked: bytes, wait_s: float) -> None:
     await asyncio.sleep(wait_s)
     try:
-        stream.connection = await Connection.to(plan.port)
-        answer = await stream.connection.ask(asked)
+        async with await Connection.to(plan.port) as connection:
+            stream.connection = connection
+            answer = await connection.ask(asked)
         if not is_whole_stream(answer.whole, plan.chunks):
             stream.failure = answer.whole[:300].decode(errors="replace")
     except Broken as problem:
         stream.failure = str(problem)
-    finally:
-        stream.ended = True
-        if stream.connection is not None:
-            stream.connection.abort()
+    stream.ended = True

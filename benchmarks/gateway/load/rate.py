@@ -7,6 +7,7 @@ sent up to that much late, and more on a busy core; how late is reported, and is
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from dataclasses import dataclass, field
@@ -15,9 +16,6 @@ import msgspec
 
 from benchmarks.gateway import request
 from benchmarks.gateway.load.connection import Broken, Connection
-
-
-_RESOLUTION_S = 0.001  # uvloop rounds shorter sleeps down to none
 
 
 class RatePlan(msgspec.Struct, frozen=True, tag="rate"):
@@ -54,9 +52,11 @@ class Caller:
         begin = due = time.perf_counter()
         async with asyncio.TaskGroup() as calls:
             while (due := due + chance.expovariate(per_s)) < begin + seconds:
-                while (wait := due - time.perf_counter()) > 0:
-                    await asyncio.sleep(max(wait, _RESOLUTION_S))
+                if (wait := due - time.perf_counter()) > 0:
+                    await asyncio.sleep(math.ceil(wait * 1000) / 1000)  # uvloop would round it down as well
                 calls.create_task(self._call(asked, due))
+        for connection in self._idle:
+            connection.abort()
         return self.report()
 
     async def _call(self, asked: bytes, due: float) -> None:

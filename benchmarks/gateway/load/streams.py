@@ -80,20 +80,20 @@ async def _user(plan: StreamsPlan, tally: _Tally, phase: float) -> None:
     """Asks for one stream after the other. `phase` in 0..1 spreads the users over the length of a stream."""
     asked = request.http(f"127.0.0.1:{plan.port}", plan.key, request.streaming_call(plan.chunks, plan.every_ms))
     await asyncio.sleep(phase * plan.chunks * plan.every_ms / 1000)
-    connection = None
     while True:
         try:
-            connection = connection or await Connection.to(plan.port)
-            answer = await connection.ask(asked)
+            async with await Connection.to(plan.port) as connection:
+                while not connection.closed:
+                    await _stream(plan, tally, connection, asked)
         except Broken as problem:
             tally.fail(str(problem))
-            connection = None
             await asyncio.sleep(_PAUSE_S)
-            continue
-        if is_whole_stream(answer.whole, plan.chunks):
-            tally.completed += tally.counting
-        else:
-            tally.fail(answer.whole[:300].decode(errors="replace"))
-            await asyncio.sleep(_PAUSE_S)
-        if connection.closed:
-            connection = None
+
+
+async def _stream(plan: StreamsPlan, tally: _Tally, connection: Connection, asked: bytes) -> None:
+    answer = await connection.ask(asked)
+    if is_whole_stream(answer.whole, plan.chunks):
+        tally.completed += tally.counting
+    else:
+        tally.fail(answer.whole[:300].decode(errors="replace"))
+        await asyncio.sleep(_PAUSE_S)
