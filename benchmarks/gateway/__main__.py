@@ -8,51 +8,22 @@ import resource
 import shutil
 import sys
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks.gateway import measure, peers, report, setting
+from benchmarks.gateway import course, peers, report, setting
 from benchmarks.gateway.aims import verdicts
+from benchmarks.gateway.course import ENOUGH_ROUNDS, Part, Plan
 from benchmarks.gateway.figures import Figures
 from benchmarks.gateway.measure import Session
-from benchmarks.gateway.peers import DAEMUN, DIRECT, INSTALLED, LITELLM, Gateway
+from benchmarks.gateway.peers import DAEMUN, INSTALLED
 from benchmarks.gateway.processes import GATEWAY_CORE, LOAD_CORE, BenchmarkError
 
 FOLDER = Path(".daemun/bench-gateway")
 DOCUMENT = Path("docs/benchmarks.md")
-ENOUGH_ROUNDS = 3
-QUICK_SECONDS, QUICK_SHARE, QUICK_OPEN = 2.0, 0.05, 1000
-
-
-class Part(StrEnum):
-    CALLS = "calls"
-    LATENCY = "latency"
-    STREAMS = "streams"
-    OPEN = "open"
-    MEMORY = "memory"
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    parts: tuple[Part, ...]
-    peers: tuple[str, ...]
-    rounds: int
-    quick: bool
-
-    @property
-    def gateways(self) -> tuple[str, ...]:
-        return (DIRECT, DAEMUN, *self.peers)
-
-    @property
-    def complete(self) -> bool:
-        """Whether the document may be written: everything was measured, often enough."""
-        everything = set(self.parts) == set(Part) and set(self.peers) == set(INSTALLED)
-        return everything and self.rounds >= ENOUGH_ROUNDS and not self.quick
+QUICK_SECONDS = 2.0
 
 
 def main(
@@ -79,7 +50,6 @@ def main(
 
     make bench-gateway ARGS="--only calls --only streams --peers vllm-router --rounds 1"
     """
-    plan = Plan(tuple(only or Part), _named(others), 1 if quick else rounds, quick)
     figures = Figures()
     began = time.monotonic()
 
@@ -87,8 +57,9 @@ def main(
         typer.echo(f"bench [{time.monotonic() - began:4.0f} s] {what}")
 
     try:
+        plan = Plan(tuple(only or Part), course.named_peers(others), 1 if quick else rounds, quick)
         _prepare()
-        _measure(plan, Session(figures, say, QUICK_SECONDS if quick else seconds))
+        course.run(plan, Session(figures, say, QUICK_SECONDS if quick else seconds), FOLDER)
     except BenchmarkError as problem:
         typer.echo(f"bench: {problem}", err=True)
         raise typer.Exit(2) from problem
@@ -109,14 +80,6 @@ def _setting(plan: Plan, seconds: float) -> setting.Setting:
     )
 
 
-def _named(others: str) -> tuple[str, ...]:
-    """In the order of the tables. Raises typer.BadParameter."""
-    asked = set() if others == "none" else {name.strip() for name in others.split(",")}
-    if unknown := asked - set(INSTALLED):
-        raise typer.BadParameter(f"no {', '.join(sorted(unknown))}; there are {', '.join(INSTALLED)}", param_hint="--peers")
-    return tuple(name for name in INSTALLED if name in asked)
-
-
 def _prepare() -> None:
     missing = [command for command in ("wrk", "taskset", "setpriv") if shutil.which(command) is None]
     if missing:
@@ -125,44 +88,9 @@ def _prepare() -> None:
         raise BenchmarkError("two cores are needed, one for the gateway and one for the load")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # all that is started inherits it
+    os.sched_setaffinity(0, {LOAD_CORE})
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
-
-
-def _measure(plan: Plan, session: Session) -> None:
-    with ExitStack() as running:
-        direct = running.enter_context(peers.engine(FOLDER))
-        _compare(plan, session, direct)
-        if Part.OPEN in plan.parts:
-            session.say("open: starting a fresh daemun")
-            with peers.gateway(DAEMUN, direct, FOLDER) as fresh:
-                most = measure.most_open_streams()
-                if most < measure.OPEN_STREAMS:
-                    session.say(f"open: {most:,} streams are as many as the limit of open files (ulimit -Hn) allows")
-                measure.open_streams(session, fresh, QUICK_OPEN if plan.quick else most)
-        if Part.MEMORY in plan.parts:
-            session.say("memory: starting a fresh daemun")
-            with peers.gateway(DAEMUN, direct, FOLDER) as fresh:
-                measure.memory(session, fresh, QUICK_SHARE if plan.quick else 1.0)
-
-
-def _compare(plan: Plan, session: Session, direct: Gateway) -> None:
-    """The parts in which gateways take turns."""
-    half = Session(session.figures, session.say, max(1.0, session.seconds / 2))
-    with ExitStack() as running:
-        gateways: list[Gateway] = []
-        for name in plan.gateways if {Part.CALLS, Part.LATENCY, Part.STREAMS} & set(plan.parts) else ():
-            session.say(f"starting {name} {peers.version_of(name)}".rstrip())
-            gateways.append(running.enter_context(peers.gateway(name, direct, FOLDER)))
-        for part in (Part.CALLS, Part.LATENCY, Part.STREAMS):
-            for number in range(plan.rounds if part in plan.parts else 0):
-                session.say(f"{part.value}: round {number + 1} of {plan.rounds}")
-                if part is Part.CALLS:
-                    measure.calls(session, gateways)
-                elif part is Part.LATENCY:
-                    measure.latency(half, gateways)
-                else:  # LiteLLM does some 1,000 chunks a second, a sixtieth of this load
-                    measure.streams(session, [gateway for gateway in gateways if gateway.name != LITELLM])
 
 
 def _conclude(plan: Plan, figures: Figures, seconds: float) -> int:

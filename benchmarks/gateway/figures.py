@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+OTHERS_PERCENT = "others_percent"
 CALLS_PER_S = "calls_per_s"
 CALLS_FAILED = "calls_failed"
 P50_MS = "p50_ms"
@@ -26,6 +27,9 @@ MEMORY_MB = "memory_mb"
 CHURN_CALLS = "churn_calls"
 CHURN_ABORTED = "churn_aborted"
 CHURN_FAILED = "churn_failed"
+
+
+MACHINE = "machine"  # what figures belong to that are no gateway's
 
 
 @dataclass

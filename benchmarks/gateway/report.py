@@ -38,6 +38,7 @@ Written by `{setting.command}` on {setting.date}; do not edit. What was tried to
 - Machine: {setting.machine}
 - Compared: {versions}
 - {setting.rounds} interleaved rounds of {setting.seconds:g} s a run; medians, and in brackets the smallest and the largest
+- Of the two cores, other processes used meanwhile, in percent: {others}
 
 Each gateway runs as one process on one core; the load and the scripted engine share another. daemun checks keys, queues, counts
 tokens and keeps its ledger; the routers have their cheapest policy and log no calls; LiteLLM has a master key and no database.
