@@ -28,6 +28,7 @@ def tables(figures: Figures, gateways: Sequence[str]) -> str:
 def document(setting: Setting, figures: Figures, verdicts: Sequence[Verdict]) -> str:
     """docs/benchmarks.md."""
     versions = ", ".join(f"{name} {version}".strip() for name, version in setting.versions.items() if name != DIRECT)
+    others = shown(figures.of(names.OTHERS_PERCENT, names.MACHINE), 1)
     judged = _table(
         ["", "aim", "reached"], [["holds" if v.holds else "**short**", f"{v.name} {v.aim}", v.value] for v in verdicts]
     )

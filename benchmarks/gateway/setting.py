@@ -27,8 +27,9 @@ def machine() -> str:
     """Cores, processor, memory and system, in one line."""
     info = Path("/proc/cpuinfo").read_text()
     model = next((line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")), "")
+    kernel = platform.release().partition("-")[0]
     memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
-    return f"{psutil.cpu_count()} cores ({model or platform.machine()}), {memory}, {platform.system()} {platform.release()}"
+    return f"{psutil.cpu_count()} cores ({model or platform.machine()}), {memory}, {platform.system()} {kernel}"
 
 
 def commit() -> str:
