@@ -3,10 +3,10 @@
 DEVICE ?= cpu
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check demo-eval demo-train lock clean
+.PHONY: help run test check bench-gateway demo-eval demo-train lock clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 run: ## start the models and the gateway, print a key and a line to try; Ctrl-C ends everything
 	@scripts/setup serving-$(DEVICE)
@@ -20,6 +20,12 @@ test: ## everything, end-to-end tests against real Ray Serve and vLLM included
 check: ## the fast gate: format, lint, types, import contracts
 	@scripts/setup dev-$(DEVICE)
 	@scripts/check
+
+bench-gateway: ## the gateway against vllm-router, smg and LiteLLM, 12 minutes; writes docs/benchmarks.md
+	@scripts/setup serving-$(DEVICE)
+	@scripts/debian-packages bench-gateway
+	@scripts/peers
+	@exec .venv/bin/python -m benchmarks.gateway $(ARGS)
 
 demo-eval: ## ask the real server the demo model's questions, trained and held out
 	@scripts/setup serving-$(DEVICE)

@@ -1,0 +1,1 @@
+"""Measurements against others and against ourselves. Not part of what is installed; nothing imports them."""

@@ -1,0 +1,1 @@
+"""The gateway against its peers, on one core, in front of a scripted engine: `make bench-gateway`."""
