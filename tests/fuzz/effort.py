@@ -6,6 +6,7 @@ Cases are spread over the targets by their share. Found failures stay in .hypoth
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Coroutine
@@ -18,7 +19,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from tests.fakes import VirtualLoop
 
 WANTED = int(os.environ.get("FUZZ_CASES", "0"))
-_SHORT = 2_400
+_SHORT = 1_600
 _PROGRESS_S = 5.0
 Test = TypeVar("Test", bound=Callable[..., None])
 
@@ -37,7 +38,7 @@ cases: dict[str, int] = {}
 
 def fuzz(percent: int) -> Callable[[Test], Test]:
     """Put above `@given`: this target gets so many hundredths of the cases, counts them, and says now and then how far it is."""
-    most = max(1, (WANTED or _SHORT) * percent // 100)
+    most = math.ceil((WANTED or _SHORT) * percent / 100)
 
     def of(test: Test) -> Test:
         name = test.__name__.removeprefix("test_")

@@ -77,7 +77,7 @@ def test_answer_is_whole_at_any_cut_and_the_next_one_too(first: Said, points: li
     in_virtual_time(both())
 
 
-@fuzz(percent=5)
+@fuzz(percent=4)
 @given(answers(), cuts, st.integers(0, 300), ends)
 def test_answer_that_stops_early_is_an_error_unless_its_end_is_the_connections(
     said: Said, points: list[int], missing: int, end: End
@@ -97,7 +97,7 @@ def test_answer_that_stops_early_is_an_error_unless_its_end_is_the_connections(
     in_virtual_time(run())
 
 
-@fuzz(percent=10)
+@fuzz(percent=6)
 @given(answers().flatmap(lambda said: mutated(said.wire)), cuts, answers(), ends)
 def test_no_bytes_make_it_hang_or_reach_the_next_exchange(data: bytes, points: list[int], second: Said, end: End) -> None:
     async def run() -> None:
@@ -110,7 +110,7 @@ def test_no_bytes_make_it_hang_or_reach_the_next_exchange(data: bytes, points: l
     in_virtual_time(run())
 
 
-@fuzz(percent=5)
+@fuzz(percent=3)
 @given(answers().filter(lambda said: said.kept), answers(), st.integers(0, 200), cuts)
 def test_bytes_behind_an_answer_belong_to_nobody(first: Said, second: Said, surplus: int, points: list[int]) -> None:
     """An answer that nobody asked for, or the beginning of one, must not be taken for that to the next request."""

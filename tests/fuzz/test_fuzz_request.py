@@ -19,7 +19,7 @@ from tests.fuzz.json_text import bodies
 OURS = ("stream_options", "return_token_ids")  # what the gateway may change on its own account
 
 
-@fuzz(percent=30)
+@fuzz(percent=32)
 @given(bodies())
 def test_request_is_refused_by_name_or_read_as_the_engine_reads_it(body: bytes) -> None:
     try:
@@ -42,6 +42,27 @@ def test_hundred_thousand_messages_are_read(stream: str) -> None:
     message = '{"role":"user","content":"안녕?"}'
     body = f'{{"model":"m","stream":{stream},"messages":[{",".join([message] * 100_000)}]}}'.encode()
     assert len(json.loads(read(body).body)["messages"]) == 100_000
+
+
+@pytest.mark.parametrize("levels", [10, 500, 1_000, 5_000, 100_000])
+@pytest.mark.parametrize("bomb", ['{"model":"m","stream":true,"x":%s1%s}', '{"model":"m","prompt":%s1%s}', "%s1%s"])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ("[", "")])
+def test_nesting_bombs_are_refused_or_read(bomb: str, levels: int, opening: str, closing: str) -> None:
+    body = (bomb % (opening * levels, closing * levels)).encode()
+    try:
+        request = read(body)
+    except InvalidRequest as error:
+        check(error)
+    else:
+        assert as_the_engine_reads(request.body)["model"] == "m"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"model":"m","stream":true,"\x80":1}', b'{"model":"m","stream":true,"stream_options":{"\x80":1}}']
+)
+def test_key_that_is_no_utf8_is_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedJson):
+        read(body)
 
 
 def check(error: InvalidRequest) -> None:

@@ -71,10 +71,14 @@ class House:
         return httpx.get(f"{self.url}/health/ready").status_code == 200
 
     def ask(self, content: str = "안녕?", **more: Any) -> ChatCompletion:
-        return self.client.chat.completions.create(model=MODEL, messages=says(content), **more)
+        answer: ChatCompletion = self.client.chat.completions.create(model=MODEL, messages=says(content), **more)
+        return answer
 
     def stream(self, content: str = "안녕?", **more: Any) -> openai.Stream[ChatCompletionChunk]:
-        return self.client.chat.completions.create(model=MODEL, messages=says(content), stream=True, **more)
+        chunks: openai.Stream[ChatCompletionChunk] = self.client.chat.completions.create(
+            model=MODEL, messages=says(content), stream=True, **more
+        )
+        return chunks
 
     def entries(self, count: int) -> list[Entry]:
         """This application's, newest first, once there are that many: a thread moves them into the database."""
@@ -129,7 +133,8 @@ def test_whole_answer_is_the_servers_own_and_is_counted(house: House) -> None:
     with openai.OpenAI(base_url=f"{house.server.url}/v1", api_key="-", max_retries=0) as direct:
         own = direct.chat.completions.create(model=MODEL, messages=says("안녕?"), max_tokens=40)
     assert answer.choices == own.choices
-    assert answer.usage == own.usage is not None
+    assert answer.usage == own.usage
+    assert answer.usage is not None
     (entry,) = house.entries(1)
     assert (entry.prompt_tokens, entry.completion_tokens) == (answer.usage.prompt_tokens, answer.usage.completion_tokens)
     assert (entry.outcome, entry.status, entry.replica) == ("completed", 200, house.server.url)
