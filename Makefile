@@ -3,7 +3,7 @@
 DEVICE ?= cpu
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench-gateway demo-eval demo-train lock clean
+.PHONY: help run test fuzz check bench-gateway demo-eval demo-train lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -16,6 +16,11 @@ test: ## everything, end-to-end tests against real Ray Serve and vLLM included
 	@scripts/setup dev-$(DEVICE)
 	@scripts/check
 	@exec .venv/bin/python -m pytest $(ARGS)
+
+CASES ?= 100000
+fuzz: ## bad input of every kind, CASES=100000 of them or more (about 15 minutes); what fails is tried first the next time
+	@scripts/setup dev-$(DEVICE)
+	@FUZZ_CASES=$(CASES) exec .venv/bin/python -m pytest -s -p no:schemathesis tests/fuzz $(ARGS)
 
 check: ## the fast gate: format, lint, types, import contracts
 	@scripts/setup dev-$(DEVICE)
