@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.protocol import continuation
+from gateway.protocol.continuation import CHAT, COMPLETIONS
 from gateway.protocol.openai import UsageWish
 from gateway.protocol.sse import DONE, EventSplitter
 from gateway.protocol.stream_reader import Recorder, StreamReader
@@ -18,6 +20,12 @@ wishes = st.sampled_from(UsageWish)
 
 def reader_for(generation: Generation, wish: UsageWish) -> StreamReader:
     return StreamReader(wish, single_choice=generation.single_choice, n=generation.n)
+
+
+def recorder(wish: UsageWish, *, chat: bool = True) -> Recorder:
+    plan = continuation.plan(CHAT if chat else COMPLETIONS, {})
+    assert plan is not None
+    return Recorder(wish, plan)
 
 
 def client_sees(reader: StreamReader, events: list[bytes], points: list[int]) -> bytes:
@@ -43,8 +51,7 @@ def test_client_gets_the_bytes_that_its_own_options_would_have_brought(
 def test_token_ids_that_the_gateway_asked_for_are_cut_out(generation: Generation, wish: UsageWish, points: list[int]) -> None:
     """And with them the chunks that were sent for their sake alone."""
     asked = generation.events(UsageWish.EVERY_CHUNK, ids=True)
-    recorder = Recorder(wish, chat=generation.chat)
-    assert client_sees(recorder, asked, points) == b"".join(generation.events(wish))
+    assert client_sees(recorder(wish, chat=generation.chat), asked, points) == b"".join(generation.events(wish))
 
 
 @given(generations(single=True), st.booleans())
@@ -53,7 +60,7 @@ def test_stream_that_ends_early_loses_no_text(generation: Generation, recorded: 
     whole = generation.events(UsageWish.EVERY_CHUNK, ids=recorded)
     bare = [event for event in generation.events(UsageWish.NONE, fingerprint=False) if event != DONE]
     for end in range(len(whole)):
-        reader = Recorder(UsageWish.NONE, chat=generation.chat) if recorded else StreamReader(UsageWish.NONE)
+        reader = recorder(UsageWish.NONE, chat=generation.chat) if recorded else StreamReader(UsageWish.NONE)
         out = b"".join(reader.read(event) for event in whole[:end]) + reader.rest()
         assert _without_fingerprint(out, generation) == b"".join(bare[:end])
 
@@ -65,8 +72,8 @@ def _without_fingerprint(out: bytes, generation: Generation) -> bytes:
 
 @given(generations(), st.booleans())
 def test_counts_are_known_at_every_cut_point(generation: Generation, ids: bool) -> None:
-    reader = Recorder(UsageWish.NONE, chat=generation.chat) if ids and generation.single_choice else None
-    reader = reader or reader_for(generation, UsageWish.NONE)
+    recorded = ids and generation.single_choice
+    reader = recorder(UsageWish.NONE, chat=generation.chat) if recorded else reader_for(generation, UsageWish.NONE)
     assert reader.usage() == NO_USAGE
     *chunks, totals, done = generation.events(UsageWish.EVERY_CHUNK, ids=ids)
     roles = generation.n if generation.chat else 0
@@ -107,8 +114,9 @@ def test_finish_chunk_goes_out_before_an_error_event() -> None:
     *_, finish, _, _ = chat("말").events(UsageWish.EVERY_CHUNK)
     reader = StreamReader(UsageWish.NONE)
     failure = b'data: {"error":{"message":"engine died"}}\n\n'
-    assert reader.read(finish) == b""
-    out = reader.read(failure)
+    assert reader.read(finish) + reader.read(failure) == b""
+    assert reader.broken
+    out = reader.rest()
     assert b'"finish_reason":"stop"' in out
     assert b"usage" not in out
     assert out.endswith(failure)
@@ -124,7 +132,7 @@ def test_foreign_events_pass_whole(wish: UsageWish, recorded: bool) -> None:
         b'data: {"a": 1}\n\n',
         b"data: []\n\n",
     ):
-        reader = Recorder(wish, chat=True) if recorded else StreamReader(wish)
+        reader = recorder(wish) if recorded else StreamReader(wish)
         assert reader.read(event) == event
 
 
