@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 from statistics import median
 
 from benchmarks.gateway import figures as names
@@ -28,7 +29,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Aim:
-    """The median of `values` must be at least, or at most, `bound`."""
+    """The median of `values` must be at least, or at most, `bound`; what is not a number is neither."""
 
     name: str
     sign: str
@@ -64,9 +65,14 @@ _AIMS = (
 
 def verdicts(figures: Figures) -> list[Verdict]:
     """One for each aim for which there are figures."""
-    judged = [aim.verdict(median(values)) for aim in _AIMS if (values := aim.values(figures))]
+    judged = [aim.verdict(_median(values)) for aim in _AIMS if (values := aim.values(figures))]
     memory = figures.of(names.MEMORY_MB, DAEMUN)
     return [*judged, _growth(memory)] if memory else judged
+
+
+def _median(values: Sequence[float]) -> float:
+    """Not a number if one of them is none: such a round cannot be judged, and so neither can the run."""
+    return nan if any(map(isnan, values)) else median(values)
 
 
 def _growth(memory_mb: Sequence[float]) -> Verdict:

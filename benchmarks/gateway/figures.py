@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import nan
 from statistics import median
 
 OTHERS_PERCENT = "others_percent"
@@ -45,9 +46,12 @@ class Figures:
         return self._values.get((figure, gateway), ())
 
     def ratios(self, figure: str, gateway: str, other: str) -> list[float]:
-        """Round by round, since only what was measured beside each other may be compared. Infinite over nothing or less."""
+        """Round by round, since only what was measured beside each other may be compared.
+
+        Not a number where the other has nothing: whoever answers no call is no measure.
+        """
         pairs = zip(self.of(figure, gateway), self.of(figure, other), strict=False)
-        return [ours / theirs if theirs > 0 else float("inf") for ours, theirs in pairs]
+        return [ours / theirs if theirs > 0 else nan for ours, theirs in pairs]
 
     def as_table(self) -> dict[str, dict[str, list[float]]]:
         """For keeping: figure, then gateway, then the values."""

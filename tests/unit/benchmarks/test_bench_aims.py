@@ -50,9 +50,10 @@ def test_median_decides() -> None:
     assert lines(measured) == ["SHORT streams_per_s_vs_vllm_router 0.625 >=1"]
 
 
-def test_added_latency_over_a_peer_that_adds_none_is_short() -> None:
-    measured = compared(names.ADDED_P50_MS, [0.2], [0.0])
-    assert lines(measured) == ["SHORT added_p50_vs_vllm_router inf <=1.5"]
+@pytest.mark.parametrize("figure", [names.ADDED_P50_MS, names.CALLS_PER_S, names.STREAMS_PER_S])
+def test_peer_that_did_nothing_in_a_round_makes_the_run_fall_short(figure: str) -> None:
+    [verdict] = verdicts(compared(figure, [1.0, 1.0, 1.0], [1.0, 0.0, 1.0]))
+    assert (verdict.holds, verdict.value) == (False, "nan")
 
 
 @pytest.mark.parametrize(
