@@ -10,73 +10,45 @@ after a time to think. The same seed gives every policy the same sessions.
 from __future__ import annotations
 
 import heapq
-import random
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from statistics import fmean
 from typing import Protocol
 
 from gateway.policy.routing import Flight, Router, Work
+from tests.chat_sessions import BYTES_PER_TOKEN, Session, Traffic, first_prompt, next_prompt, prompt_tokens, seeded
 
 READ_TOKENS_PER_S = 8000.0  # prompt tokens, of a replica of speed 1
 STEP_S, STEP_PER_CALL_S = 0.020, 0.0006  # one token for every running call
 MOST_RUNNING = 64
 CACHE_TOKENS = 200_000
-BYTES_PER_TOKEN = 4
 ALLOWANCE_TOKENS = 256  # what the gateway guesses for every answer
 
-_SYLLABLES = "".join(random.Random(0).choices("가나다라마바사아자차카타파하는을를이에서고지며면습니다 ", k=50_000)).encode()
+
+@dataclass(frozen=True)
+class Slow:
+    """For a while the first replica is slower by this factor."""
+
+    factor: float
+    from_s: float
+    until_s: float
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    traffic: Traffic
+    speeds: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+    slow: Slow | None = None
 
 
 @dataclass(frozen=True)
 class Server:
     id: str
     speed: float = 1.0
-
-
-@dataclass(frozen=True)
-class Turn:
-    think_s: float
-    user_tokens: int
-    reply_tokens: int
-
-
-@dataclass(frozen=True)
-class Session:
-    id: str
-    tenant: str
-    starts_s: float
-    system_tokens: int
-    turns: tuple[Turn, ...]
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """`tenants` are the shares of the traffic; each tenant has a system prompt of its own."""
-
-    sessions_per_s: float
-    speeds: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
-    tenants: tuple[float, ...] = (30, 20, 15, 10, 10, 5, 5, 5)
-    system_tokens: tuple[int, int] = (300, 1500)
-    turns: float = 6.0
-    think_s: float = 20.0
-    user_tokens: tuple[int, int] = (20, 250)
-    reply_tokens: tuple[int, int] = (50, 300)
-    lasts_s: float = 300.0
-
-    def sessions(self, seed: int) -> list[Session]:
-        rng = random.Random(seed)
-        system = [rng.randint(*self.system_tokens) for _ in self.tenants]
-        sessions, now = list[Session](), 0.0
-        while (now := now + rng.expovariate(self.sessions_per_s)) < self.lasts_s:
-            (tenant,) = rng.choices(range(len(self.tenants)), self.tenants)
-            turns = [
-                Turn(rng.expovariate(1 / self.think_s), rng.randint(*self.user_tokens), rng.randint(*self.reply_tokens))
-                for _ in range(max(1, min(30, round(rng.expovariate(1 / self.turns)))))
-            ]
-            sessions.append(Session(f"s{len(sessions)}", f"t{tenant}", now, system[tenant], tuple(turns)))
-        return sessions
 
 
 @dataclass
@@ -102,7 +74,7 @@ class Policy(Protocol):
 
 class AtRandom:
     def __init__(self) -> None:
-        self._rng = random.Random(1)
+        self._rng = seeded(1)
 
     def choose(self, call: Call, servers: Sequence[Server], now: float) -> Server:
         return self._rng.choice(servers)
@@ -189,7 +161,7 @@ class PrefixCache:
 
 @dataclass
 class Replica:
-    """One engine. What it was given, in tokens, and the tokens in flight added up over time, are for judging fairness."""
+    """One engine; `given` adds up the tokens of its calls."""
 
     server: Server
     cache: PrefixCache = field(default_factory=PrefixCache)
@@ -197,24 +169,18 @@ class Replica:
     reading: bool = False
     running: int = 0
     given: int = 0
-    in_flight: int = 0
-    token_seconds: float = 0.0
-    _changed_s: float = 0.0
-
-    def take(self, tokens: int, now: float) -> None:
-        self.token_seconds += self.in_flight * (now - self._changed_s)
-        self._changed_s = now
-        self.in_flight += tokens
-        self.given += max(tokens, 0)
+    slower: float = 1.0
 
     def may_read(self) -> bool:
         return bool(self.queue) and not self.reading and self.running < MOST_RUNNING
 
     def reading_s(self, uncached: int) -> float:
-        return (uncached / READ_TOKENS_PER_S * (1 + self.running / MOST_RUNNING) + self._step_s()) / self.server.speed
+        return (
+            (uncached / READ_TOKENS_PER_S * (1 + self.running / MOST_RUNNING) + self._step_s()) * self.slower / self.server.speed
+        )
 
     def writing_s(self, tokens: int) -> float:
-        return tokens * self._step_s() / self.server.speed
+        return tokens * self._step_s() * self.slower / self.server.speed
 
     def _step_s(self) -> float:
         return STEP_S + STEP_PER_CALL_S * self.running
@@ -226,7 +192,6 @@ class Outcome:
     hit_tokens: int = 0
     first_token_s: list[float] = field(default_factory=list)
     load: dict[str, float] = field(default_factory=dict)  # given tokens over the fair share of them, by server
-    in_flight: dict[str, float] = field(default_factory=dict)  # the same of the tokens in flight, on average
 
     @property
     def hit_share(self) -> float:
@@ -251,23 +216,26 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._numbers = count()
         self._outcome = Outcome()
-        for session in scenario.sessions(seed):
-            system = _message("system", session.tenant, session.system_tokens)
-            self._at(session.starts_s, self._come, Call(session, 0, *_next_prompt(b"[" + system, session, 0)))
+        for session in scenario.traffic.sessions(seed):
+            call = Call(session, 0, first_prompt(session), prompt_tokens(session, 0))
+            self._at(session.starts_s, self._come, call)
+        if scenario.slow:
+            self._at(scenario.slow.from_s, self._slow, scenario.slow.factor)
+            self._at(scenario.slow.until_s, self._slow, 1.0)
 
     def run(self) -> Outcome:
         now = 0.0
         while self._events:
             now, _, happen = heapq.heappop(self._events)
             happen(now)
-        total_speed = sum(server.speed for server in self._servers)
+        speeds = sum(server.speed for server in self._servers)
         given = sum(replica.given for replica in self._replicas.values())
-        seconds = sum(replica.token_seconds for replica in self._replicas.values())
         for name, replica in self._replicas.items():
-            fair = replica.server.speed / total_speed
-            self._outcome.load[name] = replica.given / (given * fair)
-            self._outcome.in_flight[name] = replica.token_seconds / (seconds * fair)
+            self._outcome.load[name] = replica.given / (given * replica.server.speed / speeds)
         return self._outcome
+
+    def _slow(self, now: float, factor: float) -> None:
+        self._replicas[self._servers[0].id].slower = factor
 
     def _at(self, when: float, do: Callable[..., None], *what: object) -> None:
         heapq.heappush(self._events, (when, next(self._numbers), lambda now: do(now, *what)))
@@ -276,7 +244,7 @@ class Simulation:
         server = self._policy.choose(call, self._servers, now)
         call.came_s, call.flight = now, self._policy.began(call, server, now)
         replica = self._replicas[server.id]
-        replica.take(call.prompt_tokens + call.reply_tokens, now)
+        replica.given += call.prompt_tokens + call.reply_tokens
         replica.queue.append(call)
         self._read(now, replica)
 
@@ -300,46 +268,38 @@ class Simulation:
     def _end(self, now: float, replica: Replica, call: Call) -> None:
         self._policy.ended(call.flight, call.reply_tokens, now)
         replica.running -= 1
-        replica.take(-call.prompt_tokens - call.reply_tokens, now)
         replica.cache.add(call.session, call.prompt_tokens + call.reply_tokens)
         self._read(now, replica)
         following = call.turn + 1
         if following < len(call.session.turns):
-            said = call.prompt[:-1] + b"," + _message("assistant", f"{call.session.id} {call.turn}", call.reply_tokens)
-            prompt = _next_prompt(said, call.session, following)
-            self._at(now + call.session.turns[following].think_s, self._come, Call(call.session, following, *prompt))
+            prompt = next_prompt(call.session, following, call.prompt)
+            call = Call(call.session, following, prompt, prompt_tokens(call.session, following))
+            self._at(now + call.session.turns[following].think_s, self._come, call)
 
 
-def _next_prompt(said: bytes, session: Session, turn: int) -> tuple[bytes, int]:
-    prompt = said + b"," + _message("user", f"{session.id} {turn}?", session.turns[turn].user_tokens) + b"]"
-    return prompt, session.system_tokens + sum(
-        one.user_tokens + (one.reply_tokens if number < turn else 0) for number, one in enumerate(session.turns[: turn + 1])
-    )
-
-
-def _message(role: str, name: str, tokens: int) -> bytes:
-    start = random.Random(name).randrange(len(_SYLLABLES) // 6) * 3
-    text = _SYLLABLES[start : start + tokens * BYTES_PER_TOKEN]
-    return b'{"role":"%b","content":"%b %b"}' % (role.encode(), name.encode(), text)
-
-
-CHAT = Scenario(sessions_per_s=2.2)
-ONE_PROMPT = Scenario(sessions_per_s=10.0, tenants=(90, 5, 5), system_tokens=(1500, 1500), turns=0.1, lasts_s=240)
-ONE_TENANT = Scenario(sessions_per_s=2.0, tenants=(70, 10, 10, 10))
-UNEQUAL = Scenario(sessions_per_s=2.2, speeds=(4.0, 1.0))
+CHAT = Scenario("chat, 8 tenants", Traffic(2.2))
+ONE_PROMPT = Scenario("90 % of calls share one prompt", Traffic(16.0, tenants=(90, 5, 5), system_tokens=(1500, 1500), turns=0.1))
+ONE_TENANT = Scenario("one tenant has 70 %", Traffic(2.2, tenants=(70, 10, 10, 10)))
+TWO_SPEEDS = Scenario("speeds 4 and 1", Traffic(2.2), (4.0, 1.0))
+THREE_SPEEDS = Scenario("speeds 3, 2, 1 and 1", Traffic(3.3), (3.0, 2.0, 1.0, 1.0))
+SLOW = Scenario("chat, one is 5 times slower for a while", Traffic(2.2), slow=Slow(5.0, 60.0, 120.0))
+SCENARIOS = (CHAT, ONE_PROMPT, ONE_TENANT, TWO_SPEEDS, THREE_SPEEDS, SLOW)
 POLICIES: dict[str, Callable[[], Policy]] = {"random": AtRandom, "least calls": LeastCalls, "daemun": Routed}
 
 
-def outcomes(scenario: Scenario, seeds: Sequence[int]) -> Iterator[tuple[str, int, Outcome]]:
-    for seed in seeds:
+def table(seeds: Sequence[int]) -> Iterator[str]:
+    """Markdown. Means over the seeds, and the worst seed's load."""
+    yield "| scenario | policy | cache hits | TTFT p50 | TTFT p99 | most load / fair |"
+    yield "|---|---|---|---|---|---|"
+    for scenario in SCENARIOS:
         for name, policy in POLICIES.items():
-            yield name, seed, Simulation(scenario, seed, policy()).run()
+            outcomes = [Simulation(scenario, seed, policy()).run() for seed in seeds]
+            hits = fmean(outcome.hit_share for outcome in outcomes)
+            middle, late = (fmean(outcome.ttft_s(share) for outcome in outcomes) for share in (0.5, 0.99))
+            most = max(outcome.most_of_fair for outcome in outcomes)
+            yield f"| {scenario.name} | {name} | {hits:.1%} | {middle * 1e3:.0f} ms | {late * 1e3:.0f} ms | {most:.2f} |"
 
 
 if __name__ == "__main__":
-    for title, scenario in {"chat": CHAT, "one prompt": ONE_PROMPT, "one tenant": ONE_TENANT, "unequal": UNEQUAL}.items():
-        for name, seed, outcome in outcomes(scenario, range(3)):
-            ttft = f"{outcome.ttft_s(0.5):7.3f} {outcome.ttft_s(0.99):7.3f}"
-            shares = " ".join(f"{load:.2f}" for load in outcome.load.values())
-            flying = " ".join(f"{load:.2f}" for load in outcome.in_flight.values())
-            print(f"{title:10} {name:12} {seed} {len(outcome.first_token_s):6} {outcome.hit_share:6.3f} {ttft}  {shares} | {flying}")
+    for line in table(range(5)):
+        sys.stdout.write(line + "\n")

@@ -12,7 +12,7 @@ from bisect import bisect_right
 
 LEAST_BLOCK_BYTES = 256
 MOST_BYTES = 64 * 1024
-ENTRY_BYTES = 128  # of memory, at most, for one remembered hash: the integer and its slots in a set that grows
+ENTRY_BYTES = 256  # of memory, at most, for one entry: an integer and its slots in two sets, which grow fourfold
 DEFAULT_ENTRIES = 8_192
 
 _GROWTH = 16
@@ -69,8 +69,11 @@ class PrefixMemory:
     def resize(self, most_entries: int) -> None:
         """Hold at most so many entries from now on."""
         if most_entries // 2 < self._half:
-            self.known, self._young = set(), set()
+            self.clear()
         self._half = most_entries // 2
+
+    def clear(self) -> None:
+        self.known, self._young = set(), set()
 
     def remember(self, hashes: list[int], mark: int | None = None) -> None:
         """A whole chain, and the hash of something else beside it."""

@@ -22,17 +22,17 @@ from typing import Generic, Protocol, TypeVar
 
 from gateway.policy.prefix import PrefixMemory, chain, entries_for, share
 
-NEAR_WEIGHT, SESSION_WEIGHT, LIGHT_WEIGHT, ROOMY_WEIGHT = 1.0, 0.25, 1.5, 0.5
-MOST_OF_FAIR = 1.15  # nearness counts up to this multiple of the fair share
-SLACK_CALLS = 6  # and as many calls more, so that a few quiet sessions need not move
+NEAR_WEIGHT, SESSION_WEIGHT, LIGHT_WEIGHT, ROOMY_WEIGHT = 1.0, 0.4, 1.5, 1.0
+SOFT_CALLS = 6  # that make no great difference to an engine: added to every load before loads are compared
+MOST_OF_FAIR, SPARE_CALLS = 1.15, 3  # nearness counts up to this multiple of the fair share and so many calls more
 
 _TICK_S = 0.25  # how often what changes slowly is looked at
-_RECENT_S = 30.0  # time constant of what counts as lately given
+_RECENT_S = 60.0  # time constant of what counts as lately given
 _COMFORTABLE = 0.5  # KV-cache usage up to which there is no pressure
 _QUEUE_CALLS = 8  # calls waiting in the engine that halve its score
 _TOLD_S = 10.0  # for how long an engine's word on its cache holds
 _BATCH_CALLS = 32  # an engine's step takes about twice as long with so many calls as with one
-_SPEED_KEPT = 0.97  # the share of what is known of the speed that each further call leaves: the last 33 calls or so
+_SPEED_KEPT = 0.98  # the share of what is known of the speed that each further call leaves: the last 50 calls or so
 _LEAST_CALLS = 5  # before a replica's speed is believed
 _MOST_SLOWER = 16.0  # no replica counts as slower than the fastest by more, or it could never show that it recovered
 
@@ -80,7 +80,20 @@ class Pressure:
 class _Load:
     """What is known of one replica. `ahead` is the sum of its tokens in flight and of those lately given."""
 
-    __slots__ = ("ahead", "calls", "ended", "memory", "produced", "recent", "room", "room_until", "speed", "tokens", "took_s", "turn")
+    __slots__ = (
+        "ahead",
+        "calls",
+        "ended",
+        "memory",
+        "produced",
+        "recent",
+        "room",
+        "room_until",
+        "speed",
+        "tokens",
+        "took_s",
+        "turn",
+    )
 
     def __init__(self) -> None:
         self.calls = self.tokens = self.turn = self.ended = 0
@@ -192,9 +205,12 @@ class Router(Generic[R]):
         self._teams.clear()
 
     def forget(self, known: Collection[str]) -> None:
-        """Replicas that are not `known` any more are gone; calls that are still on them end as if they were there."""
+        """What the replicas that are not `known` had in their caches is gone; all else too, once their last call has ended."""
         for replica_id in [replica_id for replica_id in self._loads if replica_id not in known]:
-            del self._loads[replica_id]
+            if self._loads[replica_id].calls:
+                self._loads[replica_id].memory.clear()
+            else:
+                del self._loads[replica_id]
         self._teams.clear()
 
     def in_flight_tokens(self, replica_id: str) -> int:
@@ -208,13 +224,14 @@ class Router(Generic[R]):
         """The one with the highest score."""
         tokens, hashes, mark = work.tokens, work.chain, work.mark
         first, last = (hashes[0], hashes[-1]) if hashes else (None, None)
-        slack_s = SLACK_CALLS * tokens * team.usual_pace
-        busy_s = [(load.ahead + tokens) * pace + slack_s for load, pace in zip(team.loads, team.paces, strict=True)]
-        lightest = LIGHT_WEIGHT * min(busy_s)
-        most_s = MOST_OF_FAIR * (sum(busy_s) / len(busy_s) - slack_s) + slack_s
+        call_s = tokens * team.usual_pace
+        soft_s = SOFT_CALLS * call_s
+        busy_s = [(load.ahead + tokens) * pace for load, pace in zip(team.loads, team.paces, strict=True)]
+        lightest = LIGHT_WEIGHT * (min(busy_s) + soft_s)
+        most_s = MOST_OF_FAIR * sum(busy_s) / len(busy_s) + SPARE_CALLS * call_s
         best, best_score, best_turn = team.replicas[0], -1.0, 0
         for replica, load, room, busy in zip(team.replicas, team.loads, team.rooms, busy_s, strict=True):
-            score = room + lightest / busy
+            score = room + lightest / (busy + soft_s)
             if busy <= most_s:
                 known = load.memory.known
                 if last in known:
