@@ -1,0 +1,218 @@
+"""A call's dealings with replicas: a place, the choice, the request; elsewhere before the first byte; on elsewhere after it.
+
+At any time a dispatch holds one attempt at most: its place, its share of the replica's load, and its answer. Ending the dispatch
+gives that back. What a client gets of the answers is `gateway.reply`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+
+from gateway.errors import (
+    CallError,
+    EngineRefused,
+    NotOfferedByModel,
+    ServerOverloaded,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from gateway.lease import Lease
+from gateway.policy.routing import Flight, Router, Work
+from gateway.ports import Answer, Ports, Replica
+from gateway.protocol.continuation import Ask, End, Send, Step
+from gateway.protocol.openai import Request
+from gateway.protocol.stream_reader import Reader
+from gateway.receipt import Receipt
+
+MOST_ATTEMPTS = 3
+MOST_BREAKS = 4  # of one stream; a request that kills its replicas must not kill them all
+_ENGINE_REFUSES = frozenset({400, 413, 422})
+_ENGINE_HAS_NOT = frozenset({404, 405, 501})  # which addresses vLLM has depends on what kind of model it serves
+_ENGINE_IS_FULL = frozenset({429, 503})
+_REPORTED = re.compile(r"^\d+ validation errors?:.*?'msg': '([^']*)'", re.DOTALL)
+_BYTES_A_TOKEN = 4  # of a prompt's JSON; for weighing calls against each other, not for counting
+_USUAL_ANSWER_TOKENS = 256
+
+T = TypeVar("T")
+
+
+class Dispatch:
+    """`deadline` is the clock's time after which nothing is tried or continued elsewhere."""
+
+    def __init__(
+        self, ports: Ports, router: Router[Replica], request: Request, call_id: str, tenant: str, receipt: Receipt, deadline: float
+    ) -> None:
+        self._ports = ports
+        self._router = router
+        self._request = request
+        self._call_id = call_id
+        self._work = Work(request.prompt, _estimate(request), tenant)
+        self._receipt = receipt
+        self._deadline = deadline
+        self._attempt = Lease()
+        self._flight: Flight | None = None
+        self._breaks = 0
+        self.answer: Answer | None = None
+        self.replica_id = ""
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Give back what the last attempt holds, if that was not done yet."""
+        self._attempt.end(error)
+
+    async def begin(self) -> bytes:
+        """Have the request answered; returns the answer's first piece, or all of it where it does not stream.
+
+        Until then nothing has gone out, so that a replica that is gone, broken or full is left for another. Raises a CallError.
+        """
+        request = self._request
+
+        async def send(replica: Replica) -> bytes:
+            answer = await self._send(replica, request.endpoint.engine_path, request.body)
+            begin = await (answer.piece() if request.stream else whole(answer))
+            if self._flight is not None:
+                self._router.first_token(self._flight, self._ports.clock.monotonic())
+            return begin
+
+        return await self._somewhere(send, [], repeatable=request.repeatable)
+
+    async def go_on(self, reader: Reader, problem: UpstreamError) -> Step | None:
+        """After a break: let another replica go on. None if none can; an End if there was nothing left to do.
+
+        Raises a CallError where another could, but none is to be had.
+        """
+        step = reader.go_on()
+        if step is None or isinstance(step, End):
+            return step
+        if self._breaks >= MOST_BREAKS or self._ports.clock.monotonic() >= self._deadline:
+            return None
+        self._breaks += 1
+        broken = self.replica_id
+        self._attempt.end(problem)
+
+        async def send(replica: Replica) -> Step | None:
+            step = reader.go_on()
+            while isinstance(step, Ask):
+                step = reader.go_on(await self._ask(replica, step))
+            if isinstance(step, Send):
+                await self._send(replica, step.path, step.body)
+            return step
+
+        return await self._somewhere(send, [broken], repeatable=True)
+
+    async def _somewhere(self, send: Callable[[Replica], Awaitable[T]], tried: list[str], *, repeatable: bool) -> T:
+        attempts = 0
+        while True:
+            try:
+                return await self._at_one(send, tried)
+            except (UpstreamUnreachable, UpstreamFailed, ServerOverloaded) as problem:
+                attempts += 1
+                self._attempt.end(problem)
+                harmless = repeatable or isinstance(problem, ServerOverloaded) or not problem.fields.get("reached", True)
+                if attempts >= MOST_ATTEMPTS or not harmless or self._ports.clock.monotonic() >= self._deadline:
+                    raise
+                if isinstance(problem, UpstreamFailed) and not self._has_others(tried):
+                    raise
+            except BaseException as problem:
+                self._attempt.end(problem)
+                raise
+
+    async def _at_one(self, send: Callable[[Replica], Awaitable[T]], tried: list[str]) -> T:
+        """A place, a replica, and what is to be done there. The attempt holds both from then on."""
+        ports, attempt, now = self._ports, self._attempt, self._ports.clock.monotonic
+        place = ports.gate.place(self._request.model)
+        await place.take()
+        attempt.hold(place.give_back)
+        self._receipt.started()
+        ready = ports.fleet.ready(self._request.model)
+        replica = self._router.pick(self._work, ready, now(), tried) or self._router.pick(self._work, ready, now())
+        if replica is None:  # between a fleet's shrinking and the gate's hearing of it
+            raise UpstreamUnreachable(reached=False)
+        tried.append(replica.id)
+        ports.fleet.call_began(replica)
+        self._flight = flight = self._router.began(replica.id, self._work, now())
+        attempt.hold(lambda error: self._left(replica, flight, error))
+        done = await send(replica)
+        ports.fleet.call_succeeded(replica)
+        self._receipt.answered_by(replica.id)
+        self.replica_id = replica.id
+        return done
+
+    def _has_others(self, tried: list[str]) -> bool:
+        return any(replica.id not in tried for replica in self._ports.fleet.ready(self._request.model))
+
+    def _left(self, replica: Replica, flight: Flight, error: BaseException | None) -> None:
+        self._router.ended(flight, self._receipt.used().completion_tokens or 0, self._ports.clock.monotonic())
+        fleet = self._ports.fleet
+        match error:
+            case UpstreamUnreachable():
+                fleet.connection_broke(replica)
+            case UpstreamTimeout() | UpstreamFailed():
+                fleet.call_failed(replica)
+            case CallError():  # a proper answer, though not the one that was hoped for
+                fleet.call_succeeded(replica)
+            case _:
+                pass
+
+    async def _send(self, replica: Replica, path: str, body: bytes) -> Answer:
+        answer = self.answer = await self._ports.upstream.open(
+            replica, path, body, self._call_id, repeatable=self._request.repeatable
+        )
+        self._attempt.hold(answer.close)
+        if answer.status != 200:
+            raise self._refusal(answer.status, await whole(answer))
+        return answer
+
+    async def _ask(self, replica: Replica, ask: Ask) -> bytes:
+        async with await self._ports.upstream.open(replica, ask.path, ask.body, self._call_id, repeatable=True) as answer:
+            body = await whole(answer)
+            return body if answer.status == 200 else b""
+
+    def _refusal(self, status: int, body: bytes) -> CallError:
+        model = self._request.model
+        if status in _ENGINE_IS_FULL:
+            return ServerOverloaded(model=model, retry_after_s=self._ports.gate.retry_after_s(model))
+        if status in _ENGINE_HAS_NOT:
+            return NotOfferedByModel(param="model", model=model, path=self._request.endpoint.path)
+        if status in _ENGINE_REFUSES:
+            problem = _engine_problem(body)
+            return EngineRefused(param=problem.param, detail=problem.message)
+        return UpstreamFailed(upstream_status=status)
+
+
+def _estimate(request: Request) -> int:
+    """Tokens of prompt and answers, for weighing."""
+    answer = _USUAL_ANSWER_TOKENS if request.max_tokens is None else request.max_tokens
+    return len(request.prompt) // _BYTES_A_TOKEN + answer * request.n
+
+
+async def whole(answer: Answer) -> bytes:
+    body = await answer.piece()
+    while piece := await answer.piece():
+        body += piece
+    return body
+
+
+class _EngineProblem(msgspec.Struct, frozen=True):
+    message: str = "it gave no reason"
+    param: str | None = None
+
+
+class _EngineError(msgspec.Struct, frozen=True):
+    error: _EngineProblem = _EngineProblem()
+
+
+def _engine_problem(body: bytes) -> _EngineProblem:
+    """What the engine says is wrong, in one line; of a validation report (FastAPI's) the words of its first item."""
+    try:
+        said = msgspec.json.decode(body, type=_EngineError).error
+    except msgspec.DecodeError:
+        return _EngineProblem()
+    reported = _REPORTED.search(said.message)
+    param = said.param and said.param.removeprefix("body.")
+    return _EngineProblem(f"{param}: {reported[1]}" if reported else " ".join(said.message.split()), param)

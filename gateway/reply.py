@@ -1,0 +1,140 @@
+"""What the client gets: the whole answer, or a stream that reads as one however many replicas it took."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from gateway.dispatch import Dispatch
+from gateway.errors import UpstreamError, UpstreamFailed, UpstreamUnreachable
+from gateway.lease import Lease
+from gateway.protocol import counts
+from gateway.protocol.continuation import End
+from gateway.protocol.counts import PassingReader
+from gateway.protocol.endpoint import NO_STREAM, Endpoint
+from gateway.protocol.openai import Request
+from gateway.protocol.sse import EventSplitter
+from gateway.protocol.stream_reader import Reader, Recorder, StreamReader
+from gateway.receipt import Receipt
+
+
+class Reply:
+    """An opened answer and everything the call holds. Use as `with reply:`; leaving the block gives it all back.
+
+    This is one that comes whole; `StreamReply` is the other. What a piece holds counts as used once it is said to be `delivered`.
+    """
+
+    streams = False
+
+    def __init__(self, content_type: str, begin: bytes, endpoint: Endpoint, receipt: Receipt, lease: Lease) -> None:
+        self.content_type = content_type
+        self._begin = begin
+        self._endpoint = endpoint
+        self._receipt = receipt
+        self._lease = lease
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lease.end(error)
+
+    async def piece(self) -> bytes:
+        """What the client gets next: here, all of it. Raises UpstreamError, before which all that came was handed out."""
+        return self._begin
+
+    def delivered(self) -> None:
+        """The last piece is with the client."""
+        counted = counts.of_body(self._begin, self._endpoint)
+        self._receipt.first_byte(lambda: counted)
+
+
+class StreamReply(Reply):
+    """Events, until `piece` gives nothing. If the replica fails in the middle, another goes on where one can."""
+
+    streams = True
+
+    def __init__(
+        self, content_type: str, begin: bytes, request: Request, dispatch: Dispatch, receipt: Receipt, lease: Lease
+    ) -> None:
+        super().__init__(content_type, begin, request.endpoint, receipt, lease)
+        self._dispatch = dispatch
+        self._splitter = EventSplitter()
+        self._reader = _reader(request)
+        self._over = False
+        self._failed = False
+        self._problem: UpstreamError | None = None
+
+    async def piece(self) -> bytes:
+        while True:
+            if self._problem is not None:
+                raise self._problem
+            if self._over:
+                return b""
+            try:
+                out = await self._next()
+            except UpstreamError as problem:
+                out = await self._after(problem)
+            if out:
+                return out
+
+    def delivered(self) -> None:
+        reader, receipt = self._reader, self._receipt
+        reader.delivered()
+        receipt.first_byte(reader.usage)
+        if self._failed:
+            receipt.engine_failed()
+        elif reader.ended:
+            receipt.whole()
+
+    async def _next(self) -> bytes:
+        """What comes of the next data. Raises UpstreamError."""
+        reader, answer = self._reader, self._dispatch.answer
+        data, self._begin = self._begin or (await answer.piece() if answer is not None else b""), b""
+        if not data:
+            self._over = True
+            return b"" if reader.ended else await self._after(UpstreamUnreachable(), ends_well=True)
+        events = self._splitter.feed(data)
+        out = reader.read(events[0]) if len(events) == 1 else b"".join([reader.read(event) for event in events])
+        return out + await self._after_the_engines_word() if reader.broken else out
+
+    async def _after(self, problem: UpstreamError, *, ends_well: bool = False) -> bytes:
+        """The connection has ended too early: on elsewhere, or what is left and then the problem."""
+        if await self._goes_on(problem):
+            return self._last_words()
+        if not ends_well:
+            self._problem = problem
+        return self._reader.rest() + self._splitter.rest()
+
+    async def _after_the_engines_word(self) -> bytes:
+        """The engine has said itself that it cannot go on."""
+        if await self._goes_on(UpstreamFailed(upstream_status=500)):
+            return self._last_words()
+        self._failed = True
+        return self._reader.rest()
+
+    async def _goes_on(self, problem: UpstreamError) -> bool:
+        try:
+            step = await self._dispatch.go_on(self._reader, problem)
+        except UpstreamError as another:
+            self._problem = another
+            return False
+        if step is None:
+            return False
+        self._splitter = EventSplitter()  # an event that came in half comes again whole
+        self._over = isinstance(step, End)
+        self._end = step.data if isinstance(step, End) else b""
+        return True
+
+    def _last_words(self) -> bytes:
+        """Of a stream that only had to be ended."""
+        return self._end
+
+
+def _reader(request: Request) -> Reader:
+    stream = request.endpoint.stream or NO_STREAM
+    if not stream.asked:
+        return PassingReader(counts.meter(request.endpoint.api), stream)
+    if request.plan is not None:
+        return Recorder(request.wish, request.plan, again=request.again)
+    return StreamReader(request.wish, single_choice=request.single_choice, n=request.n, again=request.again)
