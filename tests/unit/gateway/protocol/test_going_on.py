@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.protocol import continuation
@@ -214,6 +214,7 @@ def test_stream_that_breaks_again_and_again_goes_on(
     same_text(Client(engine, endpoint, wish, fields), *breaks)
 
 
+@settings(max_examples=20)
 @given(engines(), endpoints, st.integers(0, 60), st.integers(1, 60))
 def test_shortest_answer_is_counted_from_the_beginning(engine: ByteEngine, endpoint: str, shortest: int, limit: int) -> None:
     client = Client(engine, endpoint, UsageWish.FINAL, {"min_tokens": min(shortest, limit), "max_tokens": limit})
@@ -300,11 +301,13 @@ def recorder(**fields: object) -> Recorder:
     [b'{"tool_calls":[{"index":0}]}', b'{"reasoning":"\xec\x9d\x8c"}', b'{"content":"\xec\x9d\x8c","reasoning":"\xec\x9d\x8c"}'],
 )
 def test_half_a_thought_or_tool_call_cannot_go_on(delta: bytes) -> None:
-    role, first, *_ = events_of("가", "나")
-    reader = recorder()
-    reader.read(role)
-    reader.read(first.replace('{"content":"가"}'.encode(), delta))
-    assert reader.go_on() is None
+    role, first, second, *_ = events_of("가", "나")
+    half = [event.replace(f'{{"content":"{text}"}}'.encode(), delta) for event, text in ((first, "가"), (second, "나"))]
+    for said in ([role, half[0]], [role, first, half[1]]):
+        reader = recorder()
+        for event in said:
+            reader.read(event)
+        assert reader.go_on() is None
 
 
 def test_answer_goes_on_once_its_thinking_is_over() -> None:
