@@ -94,7 +94,7 @@ class Gateway(FastAPI):
 
 def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None = None) -> Gateway:
     """The app over given ports; tests hand in fakes here."""
-    pipeline = Pipeline(ports)
+    pipeline = Pipeline(ports, call_s=settings.timeouts.call_s)
     limits = BodyLimits(settings.max_body_bytes, settings.max_media_body_bytes)
     app = Gateway(pipeline, limits, lifespan)
     app.include_router(models.router(pipeline, ports.clock))

@@ -46,7 +46,14 @@ class Dispatch:
     """`deadline` is the clock's time after which nothing is tried or continued elsewhere."""
 
     def __init__(
-        self, ports: Ports, router: Router[Replica], request: Request, call_id: str, tenant: str, receipt: Receipt, deadline: float
+        self,
+        ports: Ports,
+        router: Router[Replica],
+        request: Request,
+        call_id: str,
+        tenant: str,
+        receipt: Receipt,
+        deadline: float,
     ) -> None:
         self._ports = ports
         self._router = router
@@ -60,6 +67,10 @@ class Dispatch:
         self._breaks = 0
         self.answer: Answer | None = None
         self.replica_id = ""
+
+    @property
+    def content_type(self) -> str:
+        return self.answer.content_type if self.answer is not None else ""
 
     def end(self, error: BaseException | None = None) -> None:
         """Give back what the last attempt holds, if that was not done yet."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from gateway.policy.routing import Pressure
 from gateway.protocol.usage import Usage
 
 
@@ -101,12 +102,28 @@ class Fleet(Protocol):
         """The replicas of `model` that may be sent calls now."""
         ...
 
+    def call_began(self, replica: Replica) -> None:
+        """A call is about to be sent to this replica."""
+        ...
+
+    def call_succeeded(self, replica: Replica) -> None:
+        """It has begun to answer, properly."""
+        ...
+
+    def call_failed(self, replica: Replica) -> None:
+        """It answered that it has failed, or not in time: after several of these it gets no calls for a while."""
+        ...
+
     def connection_broke(self, replica: Replica) -> None:
         """A call found this replica unreachable: it is not ready until a probe says otherwise."""
         ...
 
     def on_change(self, tell: Callable[[str], None]) -> None:
         """Call `tell(model)` whenever the ready replicas of a model have changed."""
+        ...
+
+    def on_pressure(self, tell: Callable[[str, Pressure], None]) -> None:
+        """Call `tell(replica id, pressure)` whenever an engine has said how full it is."""
         ...
 
     def waiting_for(self) -> Sequence[str]:
@@ -134,10 +151,11 @@ class Answer(Protocol):
 
 
 class Upstream(Protocol):
-    async def open(self, replica: Replica, path: str, body: bytes, request_id: str) -> Answer:
+    async def open(self, replica: Replica, path: str, body: bytes, request_id: str, *, repeatable: bool = True) -> Answer:
         """Send a POST and wait for the answer's head. The answer must be closed, or used as `async with`.
 
-        Raises UpstreamUnreachable or UpstreamTimeout.
+        What is not `repeatable` is sent at most once. Raises UpstreamUnreachable (its field `reached` False if nothing was sent)
+        or UpstreamTimeout.
         """
         ...
 

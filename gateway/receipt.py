@@ -31,9 +31,9 @@ class Receipt:
         """It has a place."""
         self._entry.queue_s = self._clock.monotonic() - self._came
 
-    def answered_by(self, replica_id: str, status: int) -> None:
+    def answered_by(self, replica_id: str) -> None:
         self._entry.replica = replica_id
-        self._entry.status = status
+        self._entry.status = 200
 
     def first_byte(self, used: Callable[[], Usage]) -> None:
         """The first byte went to the client; `used` tells the counts from then on. Later calls change nothing."""

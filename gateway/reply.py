@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from gateway.dispatch import Dispatch
-from gateway.errors import UpstreamError, UpstreamFailed, UpstreamUnreachable
+from gateway.errors import CallError, UpstreamError, UpstreamFailed, UpstreamUnreachable
 from gateway.lease import Lease
 from gateway.protocol import counts
 from gateway.protocol.continuation import End
@@ -63,7 +63,7 @@ class StreamReply(Reply):
         self._reader = _reader(request)
         self._over = False
         self._failed = False
-        self._problem: UpstreamError | None = None
+        self._problem: CallError | None = None
 
     async def piece(self) -> bytes:
         while True:
@@ -93,42 +93,43 @@ class StreamReply(Reply):
         data, self._begin = self._begin or (await answer.piece() if answer is not None else b""), b""
         if not data:
             self._over = True
-            return b"" if reader.ended else await self._after(UpstreamUnreachable(), ends_well=True)
+            if reader.ended:
+                return reader.rest() + self._splitter.rest()
+            return await self._after(UpstreamUnreachable(), ends_well=True)
         events = self._splitter.feed(data)
         out = reader.read(events[0]) if len(events) == 1 else b"".join([reader.read(event) for event in events])
         return out + await self._after_the_engines_word() if reader.broken else out
 
     async def _after(self, problem: UpstreamError, *, ends_well: bool = False) -> bytes:
         """The connection has ended too early: on elsewhere, or what is left and then the problem."""
-        if await self._goes_on(problem):
-            return self._last_words()
-        if not ends_well:
-            self._problem = problem
-        return self._reader.rest() + self._splitter.rest()
+        rest = await self._go_on(problem)
+        if rest is not None:
+            return rest
+        if ends_well:
+            return self._reader.rest() + self._splitter.rest()
+        self._problem = self._problem or problem
+        return self._reader.rest()  # and not the half of an event
 
     async def _after_the_engines_word(self) -> bytes:
         """The engine has said itself that it cannot go on."""
-        if await self._goes_on(UpstreamFailed(upstream_status=500)):
-            return self._last_words()
+        rest = await self._go_on(UpstreamFailed(upstream_status=500))
+        if rest is not None:
+            return rest
         self._failed = True
         return self._reader.rest()
 
-    async def _goes_on(self, problem: UpstreamError) -> bool:
+    async def _go_on(self, problem: UpstreamError) -> bytes | None:
+        """Elsewhere; returns what the client gets at once, which is something only if nothing else comes. None if it cannot."""
         try:
             step = await self._dispatch.go_on(self._reader, problem)
-        except UpstreamError as another:
+        except CallError as another:
             self._problem = another
-            return False
+            return None
         if step is None:
-            return False
+            return None
         self._splitter = EventSplitter()  # an event that came in half comes again whole
         self._over = isinstance(step, End)
-        self._end = step.data if isinstance(step, End) else b""
-        return True
-
-    def _last_words(self) -> bytes:
-        """Of a stream that only had to be ended."""
-        return self._end
+        return step.data if isinstance(step, End) else b""
 
 
 def _reader(request: Request) -> Reader:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import msgspec
 
 from gateway.errors import CallError, UpstreamTimeout, UpstreamUnreachable
+from gateway.policy.routing import Pressure
 from gateway.ports import Entry, Principal, Replica
 from gateway.protocol.asgi import App, Message
 from gateway.protocol.usage import Usage
@@ -85,6 +86,7 @@ class FakeFleet:
     def __init__(self, replicas: Mapping[str, Sequence[Replica]]) -> None:
         self._ready = {model: tuple(of_model) for model, of_model in replicas.items()}
         self.broken: list[str] = []
+        self.told: list[tuple[str, str]] = []
         self._listeners: list[Callable[[str], None]] = []
 
     def models(self) -> Sequence[str]:
@@ -93,12 +95,24 @@ class FakeFleet:
     def ready(self, model: str) -> Sequence[Replica]:
         return self._ready.get(model, ())
 
+    def call_began(self, replica: Replica) -> None:
+        self.told.append(("began", replica.id))
+
+    def call_succeeded(self, replica: Replica) -> None:
+        self.told.append(("succeeded", replica.id))
+
+    def call_failed(self, replica: Replica) -> None:
+        self.told.append(("failed", replica.id))
+
     def connection_broke(self, replica: Replica) -> None:
         self.broken.append(replica.id)
         self.set_ready(replica.model, [other for other in self.ready(replica.model) if other.id != replica.id])
 
     def on_change(self, tell: Callable[[str], None]) -> None:
         self._listeners.append(tell)
+
+    def on_pressure(self, tell: Callable[[str, Pressure], None]) -> None:
+        self.tell_pressure = tell
 
     def waiting_for(self) -> Sequence[str]:
         return [f"a ready replica of {model}" for model, replicas in self._ready.items() if not replicas]
@@ -165,7 +179,7 @@ class FakeUpstream:
         self.open_now = 0
         self.left_early = 0
 
-    async def open(self, replica: Replica, path: str, body: bytes, request_id: str) -> FakeAnswer:
+    async def open(self, replica: Replica, path: str, body: bytes, request_id: str, *, repeatable: bool = True) -> FakeAnswer:
         self.calls.append((replica.id, path, body, request_id))
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
         answer = FakeAnswer(self, script)

@@ -71,13 +71,13 @@ class HttpUpstream:
                 connection.abort()
         self._idle.clear()
 
-    async def open(self, replica: Replica, path: str, body: bytes, request_id: str) -> HttpAnswer:
+    async def open(self, replica: Replica, path: str, body: bytes, request_id: str, *, repeatable: bool = True) -> HttpAnswer:
         base_url = replica.base_url
         address = self._addresses.get(base_url)
         if address is None:
             address = self._addresses[base_url] = _Address.of(base_url)
         request = address.request(path, body, request_id)
-        connection = self._kept(base_url)
+        connection = self._kept(base_url) if repeatable else None
         while True:
             is_new = connection is None
             if connection is None:
@@ -97,7 +97,7 @@ class HttpUpstream:
             async with asyncio.timeout(self._timeouts.connect_s):
                 _, connection = await asyncio.get_running_loop().create_connection(HttpConnection, address.host, address.port)
         except OSError as problem:  # TimeoutError is one
-            raise UpstreamUnreachable from problem
+            raise UpstreamUnreachable(reached=False) from problem
         return connection
 
     def _kept(self, base_url: str) -> HttpConnection | None:

@@ -15,6 +15,7 @@ NULL = msgspec.Raw(b"null")
 _fields = msgspec.json.Decoder(Fields)
 _choices = msgspec.json.Decoder(list[Fields])
 _text = msgspec.json.Decoder(str)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)  # the latter where a key is no UTF-8
 
 
 def fields_of(event: bytes) -> Fields | None:
@@ -23,7 +24,7 @@ def fields_of(event: bytes) -> Fields | None:
         return None
     try:
         return _fields.decode(event[len(DATA) :])
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return None
 
 
@@ -31,7 +32,7 @@ def choices_of(fields: Fields) -> list[Fields]:
     """The choices of a chunk; none if there is no list of objects."""
     try:
         return _choices.decode(fields.get("choices", NULL))
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return []
 
 
@@ -39,7 +40,7 @@ def inner(raw: msgspec.Raw) -> Fields:
     """The fields of an object within; none if it is something else."""
     try:
         return _fields.decode(raw)
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return {}
 
 
@@ -47,7 +48,7 @@ def text_of(raw: msgspec.Raw) -> str:
     """A JSON string's text; empty if it is something else."""
     try:
         return _text.decode(raw)
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return ""
 
 

@@ -18,7 +18,7 @@ from typing import Protocol
 import msgspec
 
 from gateway.protocol import usage
-from gateway.protocol.endpoint import Api, Endpoint
+from gateway.protocol.endpoint import Api, Endpoint, Stream
 from gateway.protocol.sse import DATA
 from gateway.protocol.usage import NO_USAGE, PromptDetails, Usage
 
@@ -145,17 +145,26 @@ class MessagesMeter:
 
 
 class PassingReader:
-    """A `gateway.protocol.stream_reader.Reader` that passes every event as it is."""
+    """A `gateway.protocol.stream_reader.Reader` that passes every event as it is, and cannot go on elsewhere."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, stream: Stream) -> None:
+        self.ended = False
+        self.broken = False
         self._meter = meter
+        self._stream = stream
         self._read: list[bytes] = []
 
     def read(self, event: bytes) -> bytes:
         self._read.append(event)
+        self.ended = self.ended or event.startswith(self._stream.last)
+        self.broken = self.broken or event.startswith(self._stream.failed)
         return event
 
+    def go_on(self, answer: bytes | None = None) -> None:
+        return None
+
     def rest(self) -> bytes:
+        self.broken = False
         return b""
 
     def delivered(self) -> None:

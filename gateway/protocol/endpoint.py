@@ -39,10 +39,6 @@ class Stream:
     failed: tuple[bytes, ...]
     asked: bool = False
 
-    @property
-    def ends(self) -> tuple[bytes, ...]:
-        return self.last + self.failed
-
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

@@ -14,6 +14,8 @@ import msgspec
 from msgspec import UNSET
 
 from gateway.errors import InvalidField, InvalidRequest, MalformedJson, NothingIsKept, OperatorField
+from gateway.protocol import continuation
+from gateway.protocol.continuation import Plan, Send
 from gateway.protocol.endpoint import ENDPOINTS, Endpoint
 from gateway.protocol.fields import (
     CHUNKED_HEADS,
@@ -49,7 +51,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """A request as read.
 
     `body` is what the engine gets, `prompt` the raw JSON of all that the model will read. A choice has at most `max_tokens`;
-    there are `n` a prompt; `single_choice` is whether there is one in all, `repeatable` whether sending it twice does no harm.
+    there are `n` a prompt; `single_choice` is whether there is one in all, `repeatable` whether sending it twice does no harm,
+    `plan` how its stream would go on elsewhere, if it could.
     """
 
     endpoint: Endpoint
@@ -62,6 +65,12 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     n: int = 1
     single_choice: bool = True
     repeatable: bool = True
+    plan: Plan | None = None
+
+    @property
+    def again(self) -> Send | None:
+        """This request, for when its answer breaks before it has said anything."""
+        return Send(self.endpoint.engine_path, self.body) if self.repeatable else None
 
 
 _chunked = {endpoint.path: _decoder(CHUNKED_HEADS[endpoint.api]) for endpoint in ENDPOINTS if endpoint.api in CHUNKED_HEADS}
@@ -70,6 +79,9 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _COUNTED = b'{"include_usage":true,"continuous_usage_stats":true}'
 _LONGEST_DETAIL = 200  # it may quote the client
 _LAST_FIELD = b',"stream_options":' + _COUNTED + b"}"
+_LAST_FIELDS = b',"return_token_ids":true' + _LAST_FIELD
+_ASKED = frozenset({"stream_options", "return_token_ids"})
+_NULL, _TRUE = msgspec.Raw(b"null"), msgspec.Raw(b"true")
 
 
 def read(body: bytes, endpoint: Endpoint) -> Request:
@@ -96,16 +108,23 @@ def read(body: bytes, endpoint: Endpoint) -> Request:
 
 def _completion(head: Chunked, body: bytes, endpoint: Endpoint) -> Request:
     n, options = head.n or 1, head.stream_options
+    single = n == 1 and not head.has_many_prompts()
+    plan = None
+    if head.stream:
+        fields = _fields.decode(body)
+        plan = continuation.plan(endpoint.path, fields) if single else None
+        body = _asking(body, fields, ids=plan is not None)
     return Request(
         endpoint,
         head.model,
-        _asking(body, head) if head.stream else body,
+        body,
         head.prompt(),
         head.most_tokens(),
         bool(head.stream),
         _NO_WISH if options is UNSET else _wish(options),
         n,
-        n == 1 and not head.has_many_prompts(),
+        single,
+        plan=plan,
     )
 
 
@@ -129,13 +148,15 @@ def _wish(options: StreamOptions | None) -> UsageWish:
     return UsageWish.EVERY_CHUNK if options.continuous_usage_stats else UsageWish.FINAL
 
 
-def _asking(body: bytes, head: Chunked) -> bytes:
+def _asking(body: bytes, fields: dict[str, msgspec.Raw], *, ids: bool) -> bytes:
     """The body with all that the gateway asks of a stream: put at its end, or joined with what the client asks."""
-    if head.stream_options is UNSET:
-        return body[: body.rindex(b"}")] + _LAST_FIELD
-    fields = _fields.decode(body)
-    given = {} if head.stream_options is None else _fields.decode(fields["stream_options"])
-    fields["stream_options"] = msgspec.Raw(msgspec.json.encode(given | _fields.decode(_COUNTED)))
+    if not fields.keys() & _ASKED:
+        return body[: body.rindex(b"}")] + (_LAST_FIELDS if ids else _LAST_FIELD)
+    given = fields.get("stream_options", _NULL)
+    options = {} if bytes(given) == b"null" else _fields.decode(given)
+    fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options | _fields.decode(_COUNTED)))
+    if ids:
+        fields["return_token_ids"] = _TRUE
     return msgspec.json.encode(fields)
 
 

@@ -50,7 +50,13 @@ _THOUGHTS = frozenset({"reasoning", "reasoning_content"})
 
 
 class Reader(Protocol):
-    """Between an engine's stream and the client's, whatever the API."""
+    """Between an engine's stream and the client's, whatever the API.
+
+    `ended` is that all of the answer was read, `broken` that the engine has said itself that it cannot go on.
+    """
+
+    ended: bool
+    broken: bool
 
     def read(self, event: bytes) -> bytes:
         """What the client gets for this event."""
@@ -58,6 +64,10 @@ class Reader(Protocol):
 
     def rest(self) -> bytes:
         """What is still held when the engine's stream ends early."""
+        ...
+
+    def go_on(self, answer: bytes | None = None) -> Step | None:
+        """After a break: what to do now; None if this stream cannot go on elsewhere."""
         ...
 
     def delivered(self) -> None:

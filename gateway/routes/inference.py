@@ -10,10 +10,11 @@ import asyncio
 
 from gateway.errors import HANDED_BACK, CallError, ServerStopping
 from gateway.exchange import BodyLimits, Exchange
-from gateway.pipeline import Call, Pipeline, Reply
+from gateway.pipeline import Call, Pipeline
 from gateway.protocol import credential, openai
 from gateway.protocol.asgi import Receive, Scope, Send, client_connection, header
 from gateway.protocol.endpoint import Endpoint
+from gateway.reply import Reply
 
 
 class Running:

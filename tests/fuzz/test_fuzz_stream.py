@@ -8,6 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.protocol import continuation
+from gateway.protocol.endpoint import CHAT, COMPLETIONS
 from gateway.protocol.openai import UsageWish
 from gateway.protocol.sse import DATA, EventSplitter
 from gateway.protocol.stream_reader import Recorder, StreamReader
@@ -120,12 +122,15 @@ def client_sees(data: bytes, wish: UsageWish, single: bool, points: list[int]) -
 
 @fuzz(percent=6)
 @given(st.one_of(anything, events), wishes, st.booleans(), cuts)
-def test_no_bytes_break_the_recorder(data: bytes, wish: UsageWish, chat: bool, points: list[int]) -> None:
-    splitter, recorder = EventSplitter(), Recorder(wish, chat=chat)
+def test_no_bytes_break_the_recorder(data: bytes, wish: UsageWish, is_chat: bool, points: list[int]) -> None:
+    plan = continuation.plan(CHAT.path if is_chat else COMPLETIONS.path, {})
+    assert plan is not None
+    splitter, recorder = EventSplitter(), Recorder(wish, plan)
     for piece in cut(data, points):
         for event in splitter.feed(piece):
             recorder.read(event)
         recorder.delivered()
+        recorder.go_on()
     assert recorder.usage().prompt_tokens >= 0
 
 

@@ -34,7 +34,12 @@ class House:
         self.fleet = FakeFleet({MODEL: replicas, "other-model": ()})
         self.upstream = FakeUpstream(*scripts)
         self.ledger = FakeLedger()
-        ports = Ports(self.clock, self.tenants, self.limits, self.gate, self.fleet, self.upstream, self.ledger)
+        self.use(self.upstream)
+
+    def use(self, upstream: FakeUpstream) -> None:
+        """Put these engines behind the gateway."""
+        self.upstream = upstream
+        ports = Ports(self.clock, self.tenants, self.limits, self.gate, self.fleet, upstream, self.ledger)
         self.app = assemble(ports, GatewaySettings(max_body_bytes=4096, max_media_body_bytes=8192))
         self.client = FakeClient(self.app, authorization="Bearer dm-anna")
         self.stranger = FakeClient(self.app)
