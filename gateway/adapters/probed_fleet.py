@@ -1,24 +1,30 @@
 """A fleet of replicas that some list names and that are probed before they are believed.
 
 The list (`Discovery`) says who should be there; `gateway.policy.breaker` says who is ready. While the list cannot be read the
-last one stays in force: losing the control plane stops no calls.
+last one stays in force: losing the control plane stops no calls. Apart from the probes, and never holding them up, engines are
+asked how full their KV caches are.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import aiohttp
 import msgspec
 
-from gateway.policy.breaker import Breaker, Health, Probe
+from gateway.policy.breaker import Breaker, Probe
+from gateway.policy.routing import Pressure
 from gateway.ports import Replica
+from gateway.protocol import vllm_metrics
 
 log = logging.getLogger(__name__)
+
+_GAUGE_S = 1.0
+_ROUNDS_WITHOUT = 30  # that a server is left alone whose page said nothing of its KV cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,7 @@ class _Member:
     target: Target
     breaker: Breaker = field(default_factory=Breaker)
     models: tuple[str, ...] = ()
+    rounds_to_skip: int = 0
 
 
 class ProbedFleet:
@@ -74,16 +81,20 @@ class ProbedFleet:
         self._members: dict[str, _Member] = {}
         self._ready: dict[str, tuple[Replica, ...]] = {}
         self._listeners: list[Callable[[str], None]] = []
-        self._looking: asyncio.Task[None] | None = None
+        self._pressure_listeners: list[Callable[[str, Pressure], None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> ProbedFleet:
-        self._looking = asyncio.create_task(self._look_forever())
+        self._tasks = [
+            asyncio.create_task(self._forever(self.look, self._look_s)),
+            asyncio.create_task(self._forever(self.gauge, _GAUGE_S)),
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def models(self) -> Sequence[str]:
         expected = (model for listing in self._listings.values() for model in listing.expected)
@@ -93,14 +104,23 @@ class ProbedFleet:
     def ready(self, model: str) -> Sequence[Replica]:
         return self._ready.get(model, ())
 
+    def call_began(self, replica: Replica) -> None:
+        self._heard(replica, lambda breaker: breaker.call_began(_now()))
+
+    def call_succeeded(self, replica: Replica) -> None:
+        self._heard(replica, Breaker.call_succeeded)
+
+    def call_failed(self, replica: Replica) -> None:
+        self._heard(replica, lambda breaker: breaker.call_failed(_now()))
+
     def connection_broke(self, replica: Replica) -> None:
-        member = self._members.get(replica.id)
-        if member is not None:
-            member.breaker = member.breaker.connection_broke()
-            self._publish()
+        self._heard(replica, lambda breaker: breaker.connection_broke(_now()))
 
     def on_change(self, tell: Callable[[str], None]) -> None:
         self._listeners.append(tell)
+
+    def on_pressure(self, tell: Callable[[str, Pressure], None]) -> None:
+        self._pressure_listeners.append(tell)
 
     def waiting_for(self) -> Sequence[str]:
         waiting = list(self._unreadable.values())
@@ -121,14 +141,28 @@ class ProbedFleet:
         await asyncio.gather(*(self._probe(member, session) for member in self._members.values()))
         self._publish()
 
+    async def gauge(self, session: aiohttp.ClientSession) -> None:
+        """One round: ask the engines that are alive how full they are, and tell."""
+        await asyncio.gather(*(self._gauge(member, session) for member in self._members.values() if member.breaker.is_alive))
+
+    def _heard(self, replica: Replica, event: Callable[[Breaker], Breaker]) -> None:
+        """What a call has to say of its replica; mostly nothing new."""
+        member = self._members.get(replica.id)
+        if member is None:
+            return
+        before, member.breaker = member.breaker, event(member.breaker)
+        if member.breaker.health is not before.health:
+            log.info("%s: %s after a call, was %s", replica.id, member.breaker.health.value, before.health.value)
+            self._publish()
+
     def _is_known(self, target: Target) -> bool:
         return target.id in self._members and self._members[target.id].target == target
 
-    async def _look_forever(self) -> None:
+    async def _forever(self, do: Callable[[aiohttp.ClientSession], Awaitable[None]], every_s: float) -> None:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._probe_timeout_s)) as session:
             while True:
-                await self.look(session)
-                await asyncio.sleep(self._look_s)
+                await do(session)
+                await asyncio.sleep(every_s)
 
     async def _read(self, discovery: Discovery, session: aiohttp.ClientSession) -> None:
         try:
@@ -153,19 +187,47 @@ class ProbedFleet:
         except (aiohttp.ClientError, msgspec.DecodeError):
             probe = Probe.REFUSED
         # A call may have found the connection broken while the probe was under way; the probe began earlier and yields.
-        if member.breaker is before:
-            member.breaker = before.probed(probe)
+        if member.breaker.health is before.health:
+            member.breaker = member.breaker.probed(probe, _now())
+
+    async def _gauge(self, member: _Member, session: aiohttp.ClientSession) -> None:
+        if member.rounds_to_skip:
+            member.rounds_to_skip -= 1
+            return
+        pressure = None
+        try:
+            async with session.get(f"{member.target.base_url}/metrics") as response:
+                if response.status == 200:
+                    pressure = vllm_metrics.pressure(await response.read())
+        except (TimeoutError, aiohttp.ClientError) as problem:
+            log.debug("%s: no metrics: %s", member.target.id, problem)
+        if pressure is None:
+            member.rounds_to_skip = _ROUNDS_WITHOUT
+            return
+        for tell in self._pressure_listeners:
+            tell(member.target.id, pressure)
 
     def _publish(self) -> None:
-        ready: dict[str, tuple[Replica, ...]] = {}
-        for member in self._members.values():
-            if member.breaker.health is Health.READY:
-                for model in member.models:
-                    replica = Replica(member.target.id, model, member.target.base_url)
-                    ready[model] = (*ready.get(model, ()), replica)
+        ready = self._replicas(lambda breaker: breaker.takes_calls)
+        alive = self._replicas(lambda breaker: breaker.is_alive)
+        # Where every replica's calls fail, the calls may be what is wrong; leaving none would fail all the others too.
+        ready = {model: ready.get(model) or alive[model] for model in alive}
         changed = [model for model in {**self._ready, **ready} if self._ready.get(model) != ready.get(model)]
         self._ready = ready
         for model in changed:
             log.info("%s: %d replicas ready", model, len(ready.get(model, ())))
             for tell in self._listeners:
                 tell(model)
+
+    def _replicas(self, wanted: Callable[[Breaker], bool]) -> dict[str, tuple[Replica, ...]]:
+        """By model, those of its replicas whose breaker is as wanted."""
+        found: dict[str, tuple[Replica, ...]] = {}
+        for member in self._members.values():
+            if wanted(member.breaker):
+                for model in member.models:
+                    found[model] = (*found.get(model, ()), Replica(member.target.id, model, member.target.base_url))
+        return found
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
