@@ -47,7 +47,7 @@ class Traffic:
     think_s: float = 20.0
     user_tokens: tuple[int, int] = (20, 250)
     reply_tokens: tuple[int, int] = (50, 300)
-    lasts_s: float = 200.0
+    lasts_s: float = 150.0
 
     def sessions(self, seed: int) -> list[Session]:
         rng = seeded(seed)

@@ -282,7 +282,7 @@ ONE_PROMPT = Scenario("90 % of calls share one prompt", Traffic(16.0, tenants=(9
 ONE_TENANT = Scenario("one tenant has 70 %", Traffic(2.2, tenants=(70, 10, 10, 10)))
 TWO_SPEEDS = Scenario("speeds 4 and 1", Traffic(2.2), (4.0, 1.0))
 THREE_SPEEDS = Scenario("speeds 3, 2, 1 and 1", Traffic(3.3), (3.0, 2.0, 1.0, 1.0))
-SLOW = Scenario("chat, one is 5 times slower for a while", Traffic(2.2), slow=Slow(5.0, 60.0, 120.0))
+SLOW = Scenario("chat, one is 5 times slower for a while", Traffic(2.2), slow=Slow(5.0, 50.0, 100.0))
 SCENARIOS = (CHAT, ONE_PROMPT, ONE_TENANT, TWO_SPEEDS, THREE_SPEEDS, SLOW)
 POLICIES: dict[str, Callable[[], Policy]] = {"random": AtRandom, "least calls": LeastCalls, "daemun": Routed}
 

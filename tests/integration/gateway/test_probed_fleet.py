@@ -11,7 +11,8 @@ import pytest
 
 from gateway.adapters.probed_fleet import Listing, ListUnreadable, ProbedFleet, Target
 from gateway.adapters.static_discovery import StaticDiscovery
-from gateway.policy.breaker import SILENT_PROBES
+from gateway.policy.breaker import FAILED_CALLS, SILENT_PROBES
+from gateway.policy.routing import Pressure
 from gateway.ports import Replica
 from tests.fakes import Script
 from tests.loopback import LoopbackServer, Request, loopback, says
@@ -35,9 +36,10 @@ class Engine:
 
     health: Script = field(default_factory=lambda: says(b""))
     models: Script = field(default_factory=lambda: says(MODELS))
+    metrics: Script = field(default_factory=lambda: says(b"", 404))
 
     def act(self, request: Request) -> Script:
-        return self.health if request.path == "/health" else self.models
+        return {"/health": self.health, "/metrics": self.metrics}.get(request.path, self.models)
 
 
 @pytest.fixture
@@ -210,3 +212,89 @@ async def test_model_that_the_list_drops_is_unknown_again(server: LoopbackServer
     discovery.found = Listing((), {"kanana": "deploying"})
     await fleet.look(session)
     assert fleet.models() == ("kanana",)
+
+
+def failing(fleet: ProbedFleet, replica: Replica, times: int = FAILED_CALLS) -> None:
+    for _ in range(times):
+        fleet.call_began(replica)
+        fleet.call_failed(replica)
+
+
+async def test_replica_whose_calls_fail_takes_no_more_though_its_probes_are_answered(
+    engine: Engine, server: LoopbackServer, session: aiohttp.ClientSession
+) -> None:
+    async with loopback(engine.act) as other:
+        fleet, told = fleet_of(StaticDiscovery([server.url, other.url], ["solar"])), list[str]()
+        await fleet.look(session)
+        fleet.on_change(told.append)
+        (sick, _) = fleet.ready("solar")
+        failing(fleet, sick, FAILED_CALLS - 1)
+        assert ids(fleet) == [server.url, other.url]
+        failing(fleet, sick, 1)
+        assert ids(fleet) == [other.url]
+        assert sorted(told) == ["solar", "한국어"]
+        await fleet.look(session)
+        assert ids(fleet) == [other.url]
+
+
+async def test_successful_call_between_failures_keeps_a_replica(server: LoopbackServer, session: aiohttp.ClientSession) -> None:
+    fleet = fleet_of(StaticDiscovery([server.url], ["solar"]))
+    await fleet.look(session)
+    (replica,) = fleet.ready("solar")
+    for _ in range(3):
+        failing(fleet, replica, FAILED_CALLS - 1)
+        fleet.call_succeeded(replica)
+    assert ids(fleet) == [server.url]
+
+
+async def test_last_replica_alive_is_kept_however_its_calls_fail(
+    engine: Engine, server: LoopbackServer, session: aiohttp.ClientSession
+) -> None:
+    fleet = fleet_of(StaticDiscovery([server.url], ["solar"]))
+    await fleet.look(session)
+    failing(fleet, fleet.ready("solar")[0], 3 * FAILED_CALLS)
+    assert ids(fleet) == [server.url]
+    engine.health = says(b"", 503)
+    await fleet.look(session)
+    assert ids(fleet) == []
+
+
+async def test_draining_is_noticed_while_calls_come_and_go(
+    engine: Engine, server: LoopbackServer, session: aiohttp.ClientSession
+) -> None:
+    fleet = fleet_of(StaticDiscovery([server.url], ["solar"]))
+    await fleet.look(session)
+    (replica,) = fleet.ready("solar")
+    engine.health = Script(pieces=(b"draining",), status=503, every_s=0.05)
+    looking = asyncio.create_task(fleet.look(session))
+    await asyncio.sleep(0.02)
+    fleet.call_failed(replica)
+    await looking
+    assert ids(fleet) == []
+
+
+async def test_engine_is_asked_how_full_it_is(server: LoopbackServer, engine: Engine, session: aiohttp.ClientSession) -> None:
+    fleet, told = fleet_of(StaticDiscovery([server.url], ["solar"])), list[tuple[str, Pressure]]()
+    fleet.on_pressure(lambda replica_id, pressure: told.append((replica_id, pressure)))
+    await fleet.gauge(session)
+    assert not server.requests, "nothing is asked of a replica that is not alive"
+    await fleet.look(session)
+    engine.metrics = says(b'vllm:kv_cache_usage_perc{engine="0"} 0.5\nvllm:num_requests_waiting{engine="0"} 2.0\n')
+    await fleet.gauge(session)
+    await fleet.gauge(session)
+    assert told == [(server.url, Pressure(0.5, waiting=2))] * 2
+
+
+@pytest.mark.parametrize("metrics", [says(b"", 404), says(b"python_info 1.0\n"), Script(head="hangs"), Script(head="reset")])
+async def test_server_without_such_metrics_is_ready_and_left_alone(
+    server: LoopbackServer, engine: Engine, session: aiohttp.ClientSession, metrics: Script
+) -> None:
+    fleet, told = fleet_of(StaticDiscovery([server.url], ["solar"])), list[str]()
+    fleet.on_pressure(lambda replica_id, _: told.append(replica_id))
+    await fleet.look(session)
+    engine.metrics = metrics
+    for _ in range(3):
+        await fleet.gauge(session)
+    assert ids(fleet) == [server.url]
+    assert not told
+    assert [request.path for request in server.requests].count("/metrics") == 1
