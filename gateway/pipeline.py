@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -23,10 +24,11 @@ from gateway.errors import (
     ServerOverloaded,
     UpstreamError,
     UpstreamFailed,
+    UpstreamTimeout,
     UpstreamUnreachable,
 )
 from gateway.lease import Lease
-from gateway.policy.routing import LeastLoaded
+from gateway.policy.routing import Flight, Router, Work
 from gateway.ports import Answer, Clock, Entry, Ports, Principal, Replica
 from gateway.protocol import usage
 from gateway.protocol.openai import Request
@@ -35,6 +37,7 @@ from gateway.protocol.usage import UsageCutter, UsageMeter
 from gateway.receipt import Receipt
 
 MOST_ATTEMPTS = 3
+_BYTES_PER_TOKEN, _ALLOWANCE_TOKENS = 4, 256  # for comparing loads only
 _MOST_NAME = 256  # characters of a model name in the ledger; clients may ask for any
 _ENGINE_REFUSES = frozenset({400, 413, 422})
 _ENGINE_IS_FULL = frozenset({429, 503})
@@ -54,8 +57,9 @@ class Call:
 class Pipeline:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
-        self._load: LeastLoaded[Replica] = LeastLoaded()
-        ports.fleet.on_change(lambda _: self._load.forget({replica.id for replica in self._ready()}))
+        self._router: Router[Replica] = Router()
+        ports.fleet.on_change(lambda _: self._router.forget({replica.id for replica in self._ready()}))
+        ports.fleet.on_pressure(lambda replica_id, told: self._router.told(replica_id, told, ports.clock.monotonic()))
 
     async def run(self, call: Call) -> Reply:
         """Take all that the call needs and open the engine's answer, up to its first piece.
@@ -105,6 +109,8 @@ class Pipeline:
     async def _open(self, call: Call, receipt: Receipt, lease: Lease) -> tuple[Answer, bytes]:
         """A place, a replica, and the beginning of its answer. Goes elsewhere when a replica is gone or full, before any byte."""
         ports, model = self._ports, call.request.model
+        body = call.request.body
+        work = Work(body, len(body) // _BYTES_PER_TOKEN + _ALLOWANCE_TOKENS, call.principal.tenant)
         tried: list[str] = []
         while True:
             with Lease() as attempt:
@@ -112,14 +118,16 @@ class Pipeline:
                 await place.take()
                 attempt.hold(place.give_back)
                 receipt.started()
-                ready = ports.fleet.ready(model)
-                replica = self._load.choose(ready, tried) or self._load.choose(ready)
+                ready, now = ports.fleet.ready(model), ports.clock.monotonic()
+                replica = self._router.pick(work, ready, now, tried) or self._router.pick(work, ready, now)
                 try:
                     if replica is None:
                         tried.append("none was ready")
                         raise UpstreamUnreachable
                     tried.append(replica.id)
-                    answer, begin = await self._begin(call, replica, attempt)
+                    flight = self._router.began(replica.id, work, now)
+                    attempt.hold(partial(self._left, replica, flight, receipt))
+                    answer, begin = await self._begin(call, replica, flight, attempt)
                 except (UpstreamUnreachable, ServerOverloaded) as problem:
                     if len(tried) >= MOST_ATTEMPTS:
                         raise
@@ -129,20 +137,28 @@ class Pipeline:
                 lease.hold(attempt.hand_on().end)
                 return answer, begin
 
-    async def _begin(self, call: Call, replica: Replica, attempt: Lease) -> tuple[Answer, bytes]:
+    async def _begin(self, call: Call, replica: Replica, flight: Flight, attempt: Lease) -> tuple[Answer, bytes]:
         """This replica's answer and its first piece; all of it where it does not stream, since none of it has gone out yet."""
-        self._load.begin(replica.id)
-        attempt.hold(lambda error: self._left(replica, error))
-        answer = await self._ports.upstream.open(replica, call.endpoint, call.request.body, call.id)
+        ports = self._ports
+        ports.fleet.call_began(replica)
+        answer = await ports.upstream.open(replica, call.endpoint, call.request.body, call.id)
         attempt.hold(answer.close)
         if answer.status != 200:
             await self._refuse(call.request.model, answer)
-        return answer, await (answer.piece() if call.request.stream else _whole(answer))
+        if not call.request.stream:
+            begin = await _whole(answer)
+        else:
+            begin = await answer.piece()
+            self._router.first_token(flight, ports.clock.monotonic())
+        ports.fleet.call_succeeded(replica)
+        return answer, begin
 
-    def _left(self, replica: Replica, error: BaseException | None) -> None:
-        self._load.end(replica.id)
+    def _left(self, replica: Replica, flight: Flight, receipt: Receipt, error: BaseException | None) -> None:
+        self._router.ended(flight, receipt.used().completion_tokens or 0, self._ports.clock.monotonic())
         if isinstance(error, UpstreamUnreachable):
             self._ports.fleet.connection_broke(replica)
+        elif isinstance(error, UpstreamFailed | UpstreamTimeout):
+            self._ports.fleet.call_failed(replica)
 
     async def _refuse(self, model: str, answer: Answer) -> None:
         body = await _whole(answer)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from gateway.policy.routing import Pressure
 from gateway.protocol.usage import Usage
 
 
@@ -101,12 +102,28 @@ class Fleet(Protocol):
         """The replicas of `model` that may be sent calls now."""
         ...
 
+    def call_began(self, replica: Replica) -> None:
+        """A call is about to be sent to this replica."""
+        ...
+
+    def call_succeeded(self, replica: Replica) -> None:
+        """A good answer began."""
+        ...
+
+    def call_failed(self, replica: Replica) -> None:
+        """The replica said that it has failed, or did not answer in time."""
+        ...
+
     def connection_broke(self, replica: Replica) -> None:
         """A call found this replica unreachable: it is not ready until a probe says otherwise."""
         ...
 
     def on_change(self, tell: Callable[[str], None]) -> None:
         """Call `tell(model)` whenever the ready replicas of a model have changed."""
+        ...
+
+    def on_pressure(self, tell: Callable[[str, Pressure], None]) -> None:
+        """Call `tell(replica_id, pressure)` whenever an engine has said how full its KV cache is."""
         ...
 
     def waiting_for(self) -> Sequence[str]:

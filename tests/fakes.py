@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import msgspec
 
 from gateway.errors import CallError, UpstreamTimeout, UpstreamUnreachable
+from gateway.policy.routing import Pressure
 from gateway.ports import Entry, Principal, Replica
 from gateway.protocol.asgi import App, Message
 from gateway.protocol.usage import Usage
@@ -85,6 +86,7 @@ class FakeFleet:
     def __init__(self, replicas: Mapping[str, Sequence[Replica]]) -> None:
         self._ready = {model: tuple(of_model) for model, of_model in replicas.items()}
         self.broken: list[str] = []
+        self.failed: list[str] = []
         self._listeners: list[Callable[[str], None]] = []
 
     def models(self) -> Sequence[str]:
@@ -93,12 +95,21 @@ class FakeFleet:
     def ready(self, model: str) -> Sequence[Replica]:
         return self._ready.get(model, ())
 
+    def call_began(self, replica: Replica) -> None: ...
+
+    def call_succeeded(self, replica: Replica) -> None: ...
+
+    def call_failed(self, replica: Replica) -> None:
+        self.failed.append(replica.id)
+
     def connection_broke(self, replica: Replica) -> None:
         self.broken.append(replica.id)
         self.set_ready(replica.model, [other for other in self.ready(replica.model) if other.id != replica.id])
 
     def on_change(self, tell: Callable[[str], None]) -> None:
         self._listeners.append(tell)
+
+    def on_pressure(self, tell: Callable[[str, Pressure], None]) -> None: ...
 
     def waiting_for(self) -> Sequence[str]:
         return [f"a ready replica of {model}" for model, replicas in self._ready.items() if not replicas]

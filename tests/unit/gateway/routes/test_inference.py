@@ -127,13 +127,22 @@ async def test_only_full_replicas_make_us_overloaded() -> None:
     assert house.entry.outcome == "rejected"
 
 
-async def test_replicas_that_come_back_take_turns_again() -> None:
-    """The pipeline forgets replicas that the fleet no longer offers."""
+async def test_replica_that_was_gone_has_nothing_cached_any_more() -> None:
+    """The pipeline forgets replicas that the fleet no longer offers; a tenant stays where its cache is."""
     house = House(answers(), replicas=(A, B))
     for replicas in ((A, B), (B,), (A, B)):
         house.fleet.set_ready(MODEL, replicas)
         await house.client.post(CHAT, WHOLE)
-    assert [call[0] for call in house.upstream.calls] == ["a", "b", "a"]
+    assert [call[0] for call in house.upstream.calls] == ["a", "b", "b"]
+    await house.client.post(CHAT, WHOLE)
+    assert house.upstream.calls[-1][0] == "b"
+
+
+async def test_replica_whose_calls_fail_is_reported_to_the_fleet() -> None:
+    house = House(answers(b"{}", 500), Script(head="hangs"), answers(), replicas=(A,))
+    for status in (502, 504, 200):
+        assert (await house.client.post(CHAT, WHOLE)).status == status
+    assert (house.fleet.failed, house.fleet.broken) == (["a", "a"], [])
 
 
 async def test_slow_replica_is_not_tried_again() -> None:
