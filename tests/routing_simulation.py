@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import heapq
 import sys
+import time
+import timeit
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ from statistics import fmean
 from typing import Protocol
 
 from gateway.policy.routing import Flight, Router, Work
-from tests.chat_sessions import BYTES_PER_TOKEN, Session, Traffic, first_prompt, next_prompt, prompt_tokens, seeded
+from tests.chat_sessions import BYTES_PER_TOKEN, Session, Traffic, Turn, first_prompt, next_prompt, prompt_tokens, seeded
 
 READ_TOKENS_PER_S = 8000.0  # prompt tokens, of a replica of speed 1
 STEP_S, STEP_PER_CALL_S = 0.020, 0.0006  # one token for every running call
@@ -300,6 +302,29 @@ def table(seeds: Sequence[int]) -> Iterator[str]:
             yield f"| {scenario.name} | {name} | {hits:.1%} | {middle * 1e3:.0f} ms | {late * 1e3:.0f} ms | {most:.2f} |"
 
 
+def cost_us(replicas: int, prompt_bytes: int) -> float:
+    """Processor time of one call's way through the router: hashing, picking, beginning and ending."""
+    router, servers, prompt = Router[Server](), [Server(f"r{number}") for number in range(replicas)], _prompt(prompt_bytes)
+    numbers = count()
+
+    def call() -> None:
+        now = next(numbers) / 10_000
+        work = Work(prompt, 300, "tenant")
+        chosen = router.pick(work, servers, now)
+        if chosen is not None:
+            router.ended(router.began(chosen.id, work, now), 50, now + 1.0)
+
+    return min(timeit.repeat(call, number=100, repeat=300, timer=time.process_time)) / 100 * 1e6
+
+
+def _prompt(prompt_bytes: int) -> bytes:
+    session = Session("s0", "t0", 0.0, 10_000, (Turn(0.0, 10_000, 0),))
+    return first_prompt(session)[:prompt_bytes]
+
+
 if __name__ == "__main__":
     for line in table(range(5)):
         sys.stdout.write(line + "\n")
+    for replicas in (1, 2, 4):
+        costs = ", ".join(f"{size:,} bytes {cost_us(replicas, size):.1f} µs" for size in (300, 5_000, 65_000))
+        sys.stdout.write(f"{replicas} replicas, prompt of {costs}\n")

@@ -145,7 +145,8 @@ class Flight:
 class Router(Generic[R]):
     """All that is remembered between choices. Replicas need no introduction: one of which nothing is known counts as usual.
 
-    Hand in the same sequence as long as the same replicas are ready: what is known of them is then not put together anew.
+    Hand in the same sequence as long as the same replicas are ready: what is known of them is then not put together anew. And
+    do not change a sequence that was handed in.
     """
 
     def __init__(self) -> None:
@@ -221,7 +222,7 @@ class Router(Generic[R]):
         return (self._loads[replica_id].speed or None) if replica_id in self._loads else None
 
     def _best(self, work: Work, team: _Team[R]) -> R:
-        """The one with the highest score."""
+        """The one with the highest score. In one piece, for it is done for every call."""
         tokens, hashes, mark = work.tokens, work.chain, work.mark
         first, last = (hashes[0], hashes[-1]) if hashes else (None, None)
         call_s = tokens * team.usual_pace

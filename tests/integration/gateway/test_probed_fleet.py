@@ -297,4 +297,5 @@ async def test_server_without_such_metrics_is_ready_and_left_alone(
         await fleet.gauge(session)
     assert ids(fleet) == [server.url]
     assert not told
-    assert [request.path for request in server.requests].count("/metrics") == 1
+    asked = [request.path for request in server.requests].count("/metrics")
+    assert 1 <= asked <= 2, "aiohttp asks again where a kept connection was reset"
