@@ -152,20 +152,27 @@ class Stack:
         until(there, 5, f"a ledger entry for {request_id}")
         return found[0]
 
+    def replica_process(self, replica_id: str) -> psutil.Process:
+        """The process that the ledger's replica of that name runs in: the one that listens on its port."""
+        port = next(target["port"] for _, target in self._targets() if target["name"] == replica_id)
+        listening = [
+            c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == port and c.status == psutil.CONN_LISTEN
+        ]
+        return psutil.Process(listening[0])
+
     def replicas(self) -> list[str]:
         """The base addresses of the replicas that Serve lists now."""
+        return [f"http://{target['ip']}:{target['port']}{group['route_prefix']}" for group, target in self._targets()]
+
+    def _targets(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """What Serve lists, less its own proxies."""
         token = (self.state_dir / "ray-token").read_text().strip()
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.ports[1]}/api/serve/applications/", headers={"Authorization": f"Bearer {token}"}
         )
         with urllib.request.urlopen(request, timeout=5) as answer:
             groups = json.load(answer)["target_groups"]
-        return [
-            f"http://{target['ip']}:{target['port']}{group['route_prefix']}"
-            for group in groups
-            for target in group["targets"]
-            if target["name"].startswith("SERVE_REPLICA")
-        ]
+        return [(group, target) for group in groups for target in group["targets"] if target["name"].startswith("SERVE_REPLICA")]
 
 
 def _command_line(process: psutil.Process) -> str:

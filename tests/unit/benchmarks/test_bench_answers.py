@@ -52,7 +52,7 @@ def test_token_ids_are_given_only_where_asked_for() -> None:
 
 def test_what_the_gateway_asks_for_on_its_own_account_is_understood() -> None:
     passed_on = openai.read(request.streaming_call(64, 10), CHAT).body
-    assert answers.read(passed_on) == Asked(chunks=64, every_ms=10, usage_at_end=True, usage_on_each=True)
+    assert answers.read(passed_on) == Asked(chunks=64, every_ms=10, usage_at_end=True, usage_on_each=True, token_ids=True)
 
 
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])

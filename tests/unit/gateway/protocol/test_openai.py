@@ -29,13 +29,14 @@ _others = st.dictionaries(texts.filter(lambda name: name not in ChatRequest.__st
 
 
 @given(_others, _options, st.booleans(), st.booleans())
-def test_streaming_body_gains_stream_options_and_nothing_else(
+def test_streaming_body_gains_what_the_gateway_asks_and_nothing_else(
     others: dict[str, Any], options: dict[str, Any] | None, ascii_only: bool, spaced: bool
 ) -> None:
     fields = others | {"model": "대문", "stream": True} | ({} if options is None else {"stream_options": options})
     body = json.dumps(fields, ensure_ascii=ascii_only, indent=1 if spaced else None).encode()
     request = read(body, CHAT)
-    assert json.loads(request.body) == fields | {"stream_options": (options or {}) | COUNT_EVERYTHING}
+    ids = {} if request.plan is None else {"return_token_ids": True}
+    assert json.loads(request.body) == fields | ids | {"stream_options": (options or {}) | COUNT_EVERYTHING}
     if "stream_options" not in fields:
         assert request.body.startswith(body.rstrip()[:-1])
     assert (request.model, request.stream) == ("대문", True)
