@@ -6,11 +6,8 @@ gives that back. What a client gets of the answers is `gateway.reply`'s.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
-
-import msgspec
 
 from gateway.errors import (
     CallError,
@@ -25,6 +22,7 @@ from gateway.errors import (
 from gateway.lease import Lease
 from gateway.policy.routing import Flight, Router, Work
 from gateway.ports import Answer, Ports, Replica
+from gateway.protocol import refusal
 from gateway.protocol.continuation import Ask, End, Send, Step
 from gateway.protocol.openai import Request
 from gateway.protocol.stream_reader import Reader
@@ -35,7 +33,6 @@ MOST_BREAKS = 4  # of one stream; a request that kills its replicas must not kil
 _ENGINE_REFUSES = frozenset({400, 413, 422})
 _ENGINE_HAS_NOT = frozenset({404, 405, 501})  # which addresses vLLM has depends on what kind of model it serves
 _ENGINE_IS_FULL = frozenset({429, 503})
-_REPORTED = re.compile(r"^\d+ validation errors?:.*?'msg': '([^']*)'", re.DOTALL)
 _BYTES_A_TOKEN = 4  # of a prompt's JSON; for weighing calls against each other, not for counting
 _USUAL_ANSWER_TOKENS = 256
 
@@ -176,7 +173,7 @@ class Dispatch:
         )
         self._attempt.hold(answer.close)
         if answer.status != 200:
-            raise self._refusal(answer.status, await whole(answer))
+            raise self._refusal(answer.status, await _beginning(answer))
         return answer
 
     async def _ask(self, replica: Replica, ask: Ask) -> bytes:
@@ -191,8 +188,8 @@ class Dispatch:
         if status in _ENGINE_HAS_NOT:
             return NotOfferedByModel(param="model", model=model, path=self._request.endpoint.path)
         if status in _ENGINE_REFUSES:
-            problem = _engine_problem(body)
-            return EngineRefused(param=problem.param, detail=problem.message)
+            said = refusal.read(body)
+            return EngineRefused(param=said.param, detail=said.message)
         return UpstreamFailed(upstream_status=status)
 
 
@@ -202,28 +199,16 @@ def _estimate(request: Request) -> int:
     return len(request.prompt) // _BYTES_A_TOKEN + answer * request.n
 
 
+async def _beginning(answer: Answer) -> bytes:
+    """As much of a refusal as is worth reading."""
+    body = b""
+    while len(body) < refusal.MOST_BYTES and (piece := await answer.piece()):
+        body += piece
+    return body[: refusal.MOST_BYTES]
+
+
 async def whole(answer: Answer) -> bytes:
     body = await answer.piece()
     while piece := await answer.piece():
         body += piece
     return body
-
-
-class _EngineProblem(msgspec.Struct, frozen=True):
-    message: str = "it gave no reason"
-    param: str | None = None
-
-
-class _EngineError(msgspec.Struct, frozen=True):
-    error: _EngineProblem = _EngineProblem()
-
-
-def _engine_problem(body: bytes) -> _EngineProblem:
-    """What the engine says is wrong, in one line; of a validation report (FastAPI's) the words of its first item."""
-    try:
-        said = msgspec.json.decode(body, type=_EngineError).error
-    except msgspec.DecodeError:
-        return _EngineProblem()
-    reported = _REPORTED.search(said.message)
-    param = said.param and said.param.removeprefix("body.")
-    return _EngineProblem(f"{param}: {reported[1]}" if reported else " ".join(said.message.split()), param)

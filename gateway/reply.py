@@ -13,8 +13,9 @@ from gateway.protocol.continuation import End
 from gateway.protocol.counts import PassingReader
 from gateway.protocol.endpoint import NO_STREAM, Endpoint
 from gateway.protocol.openai import Request
+from gateway.protocol.recorder import Recorder
 from gateway.protocol.sse import EventSplitter
-from gateway.protocol.stream_reader import Reader, Recorder, StreamReader
+from gateway.protocol.stream_reader import Reader, StreamReader
 from gateway.receipt import Receipt
 
 

@@ -53,6 +53,11 @@ _PREVENTS_UNLESS: dict[str, frozenset[bytes]] = {
     "return_token_ids": frozenset({b"false"}),  # its client would see the ids made again twice
     "routed_experts_prompt_start": frozenset({b"0"}),
 }
+_BY_VALUE = frozenset({"messages", "tools", "response_format"})
+_PREVENTS = frozenset(
+    """prompt_logprobs prompt_embeds structured_outputs kv_transfer_params ec_transfer_params vllm_xargs""".split()  # noqa: SIM905
+)
+DECIDED = _COPIED | _TRANSFORMED | _DROPPED | _BY_VALUE | _PREVENTS | _PREVENTS_UNLESS.keys()
 _SEEDS = 2**63  # they are 64-bit integers with a sign
 _DEFAULT_MAX_TOKENS = 16  # of completions; a chat's is all that the model can
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal", "thinking"})
@@ -187,6 +192,8 @@ def _prevents(name: str, value: msgspec.Raw, fields: Fields) -> bool:
 
 def _is_text(messages: msgspec.Raw) -> bool:
     """Whether there is nothing but text in them: images and sounds are not in token ids."""
+    if bytes(messages).count(b"[") == 1:
+        return True  # the list of messages is the only one: no content is a list of parts
     try:
         contents = [bytes(message.content) for message in _messages.decode(messages)]
         parts = [part for content in contents if content[:1] == b"[" for part in _parts.decode(content)]

@@ -159,3 +159,5 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         counted=False,
     ),
 )
+
+AT = {endpoint.path: endpoint for endpoint in ENDPOINTS}

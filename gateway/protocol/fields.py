@@ -7,11 +7,12 @@ not be sent; JSON's `null` counts as leaving it out, as it does in the engine.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from gateway.errors import InvalidField, NothingIsKept
 from gateway.protocol.endpoint import Api
 
 Json: TypeAlias = Raw | UnsetType  # kept as the client's bytes; what it must be is the engine's to say, and the document's
@@ -19,11 +20,48 @@ Text = Annotated[Json, Meta(extra_json_schema={"type": ["string", "array"]})]
 Messages = Annotated[Json, Meta(extra_json_schema={"type": "array", "items": {"type": "object"}})]
 Tools = Annotated[Json, Meta(extra_json_schema={"type": ["array", "null"], "items": {"type": "object"}})]
 Tokens = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Choices = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Choices = Annotated[int, Meta(ge=1, le=128)]  # as OpenAI's
 
-_items = msgspec.json.Decoder(list[Raw])
-_BATCH = re.compile(rb'\[\s*["\[]')
+# Lists that are not of objects, or endless, are refused here. vLLM 0.29 reports each wrong item once for every type that it might
+# have been: 500 wrong items of a response's input, a body of 4 kB, hold a replica up for 10 s and give an error of 200 MB.
+_MOST_MESSAGES = 8192
+_MOST_INPUT_ITEMS = 2048
+_MOST_TOOLS = 512
+_MOST_PROMPTS = 2048  # as OpenAI's embeddings
+
+_BATCH = re.compile(rb'\[\s*["\[{]')  # a list of texts, of lists of token ids, or of objects; not one of token ids
 _ENGINES_DEFAULT_TOKENS = 16  # of a completion, by OpenAI's standard and in vLLM
+
+
+class _Object(msgspec.Struct, frozen=True):
+    """Any JSON object; most have a type."""
+
+    type: str | None = None
+
+
+_Found = TypeVar("_Found")
+_messages = msgspec.json.Decoder(Annotated[list[_Object], Meta(max_length=_MOST_MESSAGES)] | None)
+_tools = msgspec.json.Decoder(Annotated[list[_Object], Meta(max_length=_MOST_TOOLS)] | None)
+_input = msgspec.json.Decoder(Annotated[list[_Object], Meta(max_length=_MOST_INPUT_ITEMS)] | str | None)
+_prompts = msgspec.json.Decoder(Annotated[list[Raw], Meta(max_length=_MOST_PROMPTS)] | None)
+
+
+def _objects(name: str, value: Json, decoder: msgspec.json.Decoder[_Found]) -> _Found | None:
+    """The value of that field, looked into one level deep. Raises InvalidField."""
+    if value is UNSET:
+        return None
+    try:
+        return decoder.decode(value)
+    except msgspec.ValidationError as problem:
+        detail, _, path = str(problem).partition(" - at `$")
+        raise InvalidField(param=name + path.rstrip("`"), detail=detail.replace("`", "").lower()) from problem
+
+
+def _batch_size(name: str, value: Json) -> int:
+    """How many prompts, texts or documents that field holds. Raises InvalidField if they are too many."""
+    if value is UNSET or not _BATCH.match(bytes(value)):
+        return 1
+    return len(_objects(name, value, _prompts) or ())
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -60,6 +98,9 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """The most tokens that one choice may generate; None where the model's own limit is the only one."""
         return 0
 
+    def check(self) -> None:
+        """Look into what is otherwise only passed on. Raises InvalidField or NothingIsKept."""
+
     def has_side_effects(self) -> bool:
         """Whether answering may do something that should not be done twice."""
         return False
@@ -80,6 +121,7 @@ class Chunked(Streamed, frozen=True, kw_only=True, gc=False):
     max_tokens: Tokens | None = None
 
     def has_many_prompts(self) -> bool:
+        """Whether `prompt` is a list of several. Raises InvalidField if it is of too many."""
         return False
 
 
@@ -93,6 +135,10 @@ class ChatRequest(Chunked, frozen=True, kw_only=True, gc=False):
             return bytes(self.messages)
         return joined(self.tools, self.messages)
 
+    def check(self) -> None:
+        _objects("messages", self.messages, _messages)
+        _objects("tools", self.tools, _tools)
+
     def most_tokens(self) -> int | None:
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
@@ -104,19 +150,10 @@ class CompletionRequest(Chunked, frozen=True, kw_only=True, gc=False):
         return joined(self.prompt_)
 
     def has_many_prompts(self) -> bool:
-        """Whether `prompt` is a list of several: of texts, or of lists of token ids."""
-        prompt = self.prompt()
-        return _BATCH.match(prompt) is not None and len(_items.decode(prompt)) > 1
+        return _batch_size("prompt", self.prompt_) > 1
 
     def most_tokens(self) -> int | None:
         return _ENGINES_DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens
-
-
-class _Tool(msgspec.Struct, frozen=True):
-    type: str = "function"
-
-
-_tools = msgspec.json.Decoder(list[_Tool])
 
 
 class ResponsesRequest(Streamed, frozen=True, kw_only=True, gc=False):
@@ -141,12 +178,13 @@ class ResponsesRequest(Streamed, frozen=True, kw_only=True, gc=False):
 
     def has_side_effects(self) -> bool:
         """The engine runs tools that are neither functions nor the client's own itself: code, searches, other servers."""
-        if self.tools is UNSET or bytes(self.tools) == b"null":
-            return False
-        try:
-            return any(tool.type not in _CLIENTS_OWN_TOOLS for tool in _tools.decode(self.tools))
-        except msgspec.DecodeError:
-            return True
+        tools = _objects("tools", self.tools, _tools)
+        return any(tool.type not in _CLIENTS_OWN_TOOLS for tool in tools or ())
+
+    def check(self) -> None:
+        items = _objects("input", self.input, _input)
+        if not isinstance(items, str) and any(item.type == "item_reference" for item in items or ()):
+            raise NothingIsKept(param="input")
 
 
 _CLIENTS_OWN_TOOLS = frozenset({"function", "custom", "namespace"})
@@ -161,6 +199,10 @@ class CountTokensRequest(Head, frozen=True, kw_only=True, gc=False):
     def prompt(self) -> bytes:
         return joined(self.tools, self.system, self.messages)
 
+    def check(self) -> None:
+        _objects("messages", self.messages, _messages)
+        _objects("tools", self.tools, _tools)
+
 
 class MessagesRequest(Streamed, frozen=True, kw_only=True, gc=False):
     messages: Messages = UNSET
@@ -170,6 +212,10 @@ class MessagesRequest(Streamed, frozen=True, kw_only=True, gc=False):
 
     def prompt(self) -> bytes:
         return joined(self.tools, self.system, self.messages)
+
+    def check(self) -> None:
+        _objects("messages", self.messages, _messages)
+        _objects("tools", self.tools, _tools)
 
     def most_tokens(self) -> int | None:
         return self.max_tokens
@@ -184,6 +230,9 @@ class EmbeddingsRequest(Head, frozen=True, kw_only=True, gc=False):
 
     def prompt(self) -> bytes:
         return joined(self.input, self.messages)
+
+    def check(self) -> None:
+        _batch_size("input", self.input)
 
 
 class ScoreRequest(Head, frozen=True, kw_only=True, gc=False):
@@ -200,6 +249,10 @@ class ScoreRequest(Head, frozen=True, kw_only=True, gc=False):
     def prompt(self) -> bytes:
         return joined(self.text_1, self.text_2, self.queries, self.documents, self.items, self.data_1, self.data_2)
 
+    def check(self) -> None:
+        for name in ("text_1", "text_2", "queries", "documents", "items", "data_1", "data_2"):
+            _batch_size(name, getattr(self, name))
+
 
 class RerankRequest(Head, frozen=True, kw_only=True, gc=False):
     query: Text = UNSET
@@ -207,6 +260,9 @@ class RerankRequest(Head, frozen=True, kw_only=True, gc=False):
 
     def prompt(self) -> bytes:
         return joined(self.query, self.documents)
+
+    def check(self) -> None:
+        _batch_size("documents", self.documents)
 
 
 class TokenizeRequest(Head, frozen=True, kw_only=True, gc=False):
@@ -216,6 +272,10 @@ class TokenizeRequest(Head, frozen=True, kw_only=True, gc=False):
 
     def prompt(self) -> bytes:
         return joined(self.tools, self.prompt_, self.messages)
+
+    def check(self) -> None:
+        _objects("messages", self.messages, _messages)
+        _objects("tools", self.tools, _tools)
 
 
 class DetokenizeRequest(Head, frozen=True, kw_only=True, gc=False):

@@ -107,6 +107,7 @@ def read(body: bytes, endpoint: Endpoint) -> Request:
 
 
 def _completion(head: Chunked, body: bytes, endpoint: Endpoint) -> Request:
+    head.check()
     n, options = head.n or 1, head.stream_options
     single = n == 1 and not head.has_many_prompts()
     plan = None
@@ -131,6 +132,7 @@ def _completion(head: Chunked, body: bytes, endpoint: Endpoint) -> Request:
 def _other(head: Head, body: bytes, endpoint: Endpoint) -> Request:
     if isinstance(head, ResponsesRequest) and head.background:
         raise NothingIsKept(param="background")
+    head.check()
     return Request(
         endpoint,
         head.model,

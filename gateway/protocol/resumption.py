@@ -22,14 +22,19 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 class Resumption:
-    """`ids` are those kept, each chunk's with a `[` before: `[1[2,3[4`. `said` is the text of the last chunk with text."""
+    """`ids` are those kept, each chunk's with a `[` before: `[1[2,3[4`. `said` is the text of the last chunk with text.
 
-    def __init__(self, plan: Plan, prompt_ids: bytes, ids: bytes, said: str) -> None:
+    `parsed`: the text went through a parser of the engine's, which may have kept some of it to itself.
+    """
+
+    def __init__(self, plan: Plan, prompt_ids: bytes, ids: bytes, said: str, *, parsed: bool = False) -> None:
         self.ids = ids
         self.text = ""
         self._plan = plan
         self._prompt_ids = prompt_ids
-        self._said = said
+        # Text is late only with stop strings and parsers. Elsewhere the end will do: the ids' text may hold what is never said,
+        # special tokens, in the middle.
+        self._said = said if parsed or plan.stop.strings else said[-1:]
         self._spare = ids.count(b",", ids.rfind(b"["))  # ids at the end that may not have been said
         self._max_model_len: int | None = None
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from gateway.protocol import continuation
 from gateway.protocol.endpoint import CHAT, COMPLETIONS
 from gateway.protocol.openai import UsageWish
+from gateway.protocol.recorder import Recorder
 from gateway.protocol.sse import DATA, EventSplitter
-from gateway.protocol.stream_reader import Recorder, StreamReader
+from gateway.protocol.stream_reader import StreamReader
 from tests.fuzz.effort import fuzz
 from tests.fuzz.json_text import mutated
 from tests.strategies import cuts, texts

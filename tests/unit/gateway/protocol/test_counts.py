@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.protocol import counts
-from gateway.protocol.endpoint import ENDPOINTS, Api
+from gateway.protocol.endpoint import AT, ENDPOINTS, Api
 from gateway.protocol.usage import NO_USAGE, PromptDetails, Usage
 from tests.strategies import texts
 
-AT = {endpoint.path: endpoint for endpoint in ENDPOINTS}
 IN_OUT = {"input_tokens": 11, "output_tokens": 4, "total_tokens": 15}
 
 

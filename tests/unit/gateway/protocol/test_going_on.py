@@ -14,8 +14,9 @@ from gateway.protocol import continuation
 from gateway.protocol.chunk import fields_of
 from gateway.protocol.continuation import CHAT, COMPLETIONS, Ask, End, Send
 from gateway.protocol.openai import UsageWish
+from gateway.protocol.recorder import Recorder
 from gateway.protocol.sse import DATA, DONE, EventSplitter
-from gateway.protocol.stream_reader import Recorder, StreamReader
+from gateway.protocol.stream_reader import StreamReader
 from gateway.protocol.usage import Usage
 from tests.byte_engine import ByteEngine
 from tests.vllm_stream import Generation
@@ -355,6 +356,20 @@ def test_special_tokens_at_the_end_of_a_chunk_are_made_again() -> None:
     step = reader.go_on(b'{"max_model_len":99}')
     assert isinstance(step, Send)
     assert json.loads(step.body)["prompt"] == [3, 7, 7, 1000]
+
+
+def test_special_tokens_in_the_middle_of_a_chunk_do_no_harm() -> None:
+    """Unless the text might be late: then it cannot be told from that."""
+    role, first, *_ = events_of("가나", "나")
+    for fields, expected in (({}, Ask), ({"stop": "끝"}, type(None))):
+        reader = recorder(**fields)
+        reader.read(role)
+        reader.read(first.replace(b"[1000]", b"[1000,9,1001]"))
+        reader.go_on()
+        step = reader.go_on('{"prompt":"가<think>나"}'.encode())
+        while isinstance(step, Ask) and step.path == "/detokenize":
+            step = reader.go_on('{"prompt":"가<think>"}'.encode())
+        assert isinstance(step, expected)
 
 
 def test_used_up_limit_ends_the_stream() -> None:

@@ -163,7 +163,7 @@ _read_values: dict[str, st.SearchStrategy[Any]] = {
     "max_tokens": st.none() | st.integers(0, 99),
     "max_completion_tokens": st.none() | st.integers(0, 99),
     "stream_options": _options,
-    "messages": st.lists(_anything, max_size=2),
+    "messages": st.lists(st.dictionaries(texts, _anything, max_size=2), max_size=2),
 }
 _spelt = st.sampled_from(sorted(_read_values)).flatmap(
     lambda name: st.tuples(escaped(name), _read_values[name].map(json.dumps)).map(": ".join)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from gateway.protocol import continuation
 from gateway.protocol.continuation import CHAT, COMPLETIONS
 from gateway.protocol.openai import UsageWish
+from gateway.protocol.recorder import Recorder
 from gateway.protocol.sse import DONE, EventSplitter
-from gateway.protocol.stream_reader import Recorder, StreamReader
+from gateway.protocol.stream_reader import StreamReader
 from gateway.protocol.usage import NO_USAGE, Usage
 from tests.strategies import cuts, generations
 from tests.vllm_stream import Generation, Step, chat, cut
