@@ -24,6 +24,7 @@ from gateway.protocol import vllm_metrics
 log = logging.getLogger(__name__)
 
 _GAUGE_S = 1.0
+_OWN_FAULT_S = 0.05  # a timeout noticed so late says that this process is busy, and nothing of the replica
 _ROUNDS_WITHOUT = 30  # that a server is left alone whose page said nothing of its KV cache
 
 
@@ -174,7 +175,7 @@ class ProbedFleet:
             self._unreadable[discovery] = str(problem)
 
     async def _probe(self, member: _Member, session: aiohttp.ClientSession) -> None:
-        before = member.breaker
+        before, began = member.breaker, _now()
         try:
             async with session.get(f"{member.target.base_url}/health") as response:
                 probe = Probe.ANSWERED if response.status == 200 else Probe.REFUSED
@@ -183,6 +184,8 @@ class ProbedFleet:
                     listed = msgspec.json.decode(await response.read(), type=_Models)
                     member.models = tuple(model.id for model in listed.data)
         except TimeoutError:
+            if _now() - began - self._probe_timeout_s > _OWN_FAULT_S:
+                return
             probe = Probe.SILENT
         except (aiohttp.ClientError, msgspec.DecodeError):
             probe = Probe.REFUSED

@@ -6,8 +6,5 @@ import time
 
 
 class SystemClock:
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def time(self) -> float:
-        return time.time()
+    monotonic = staticmethod(time.monotonic)  # asked ten times a call, so without a step between
+    time = staticmethod(time.time)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -60,7 +61,7 @@ async def server(engine: Engine) -> AsyncIterator[LoopbackServer]:
 
 
 def fleet_of(*discoveries: FakeDiscovery | StaticDiscovery) -> ProbedFleet:
-    return ProbedFleet(discoveries, look_s=60, probe_timeout_s=0.1)
+    return ProbedFleet(discoveries, look_s=60, probe_timeout_s=9)  # the sessions here have a shorter one
 
 
 def ids(fleet: ProbedFleet, model: str = "solar") -> list[str]:
@@ -136,6 +137,19 @@ async def test_silent_probes_take_a_replica_out_only_in_a_row(
         await fleet.look(session)
         ready.append(bool(ids(fleet)))
     assert ready == [True] * (SILENT_PROBES - 1) + [False]
+
+
+async def test_gateway_that_is_too_busy_to_hear_blames_no_replica(
+    engine: Engine, server: LoopbackServer, session: aiohttp.ClientSession
+) -> None:
+    """Its loop is held up in the middle of every probe, so that each is over its time when the answer is read."""
+    fleet = ProbedFleet([StaticDiscovery([server.url], [])], look_s=9, probe_timeout_s=0.3)
+    await fleet.look(session)
+    engine.health = Script(head="hangs")
+    for _ in range(SILENT_PROBES + 1):
+        asyncio.get_running_loop().call_later(0.1, time.sleep, 0.5)
+        await fleet.look(session)
+    assert ids(fleet) == [server.url]
 
 
 @pytest.mark.parametrize("models", [says(b"<html>"), says(b"{}", 404), says(b'{"data":[]}'), Script(head="reset")])
