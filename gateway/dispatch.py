@@ -25,8 +25,10 @@ from gateway.errors import (
 from gateway.lease import Lease
 from gateway.policy.routing import Flight, Router, Work
 from gateway.ports import Answer, Ports, Replica
+from gateway.protocol import plain
 from gateway.protocol.continuation import Ask, End, Send, Step
 from gateway.protocol.openai import Request
+from gateway.protocol.plain import Engine
 from gateway.protocol.stream_reader import Reader
 from gateway.receipt import Receipt
 
@@ -67,6 +69,7 @@ class Dispatch:
         self._breaks = 0
         self.answer: Answer | None = None
         self.replica_id = ""
+        self.engine = Engine.VLLM
 
     @property
     def content_type(self) -> str:
@@ -84,7 +87,7 @@ class Dispatch:
         request = self._request
 
         async def send(replica: Replica) -> bytes:
-            answer = await self._send(replica, request.endpoint.engine_path, request.body)
+            answer = await self._send(replica, request.endpoint.engine_path, _body_for(replica, request))
             begin = await (answer.piece() if request.stream else whole(answer))
             if self._flight is not None:
                 self._router.first_token(self._flight, self._ports.clock.monotonic())
@@ -107,6 +110,8 @@ class Dispatch:
         self._attempt.end(problem)
 
         async def send(replica: Replica) -> Step | None:
+            if replica.engine is not Engine.VLLM:
+                return None
             step = reader.go_on()
             while isinstance(step, Ask):
                 step = reader.go_on(await self._ask(replica, step))
@@ -151,7 +156,7 @@ class Dispatch:
         done = await send(replica)
         ports.fleet.call_succeeded(replica)
         self._receipt.answered_by(replica.id)
-        self.replica_id = replica.id
+        self.replica_id, self.engine = replica.id, replica.engine
         return done
 
     def _has_others(self, tried: list[str]) -> bool:
@@ -171,6 +176,8 @@ class Dispatch:
                 pass
 
     async def _send(self, replica: Replica, path: str, body: bytes) -> Answer:
+        if replica.known_as is not None:
+            body = plain.named(body, replica.known_as)
         answer = self.answer = await self._ports.upstream.open(
             replica, path, body, self._call_id, repeatable=self._request.repeatable
         )
@@ -196,10 +203,22 @@ class Dispatch:
         return UpstreamFailed(upstream_status=status)
 
 
+def _body_for(replica: Replica, request: Request) -> bytes:
+    """The client's request, with what the gateway may ask of this replica's engine on its own account."""
+    if replica.engine is Engine.VLLM:
+        return request.body
+    asks = request.stream and request.endpoint.stream is not None and request.endpoint.stream.asked
+    return plain.asking(request.own_body) if asks else request.own_body
+
+
 def _estimate(request: Request) -> int:
     """Tokens of prompt and answers, for weighing."""
     answer = _USUAL_ANSWER_TOKENS if request.max_tokens is None else request.max_tokens
-    return len(request.prompt) // _BYTES_A_TOKEN + answer * request.n
+    return prompt_estimate(request) + answer * request.n
+
+
+def prompt_estimate(request: Request) -> int:
+    return len(request.prompt) // _BYTES_A_TOKEN
 
 
 async def whole(answer: Answer) -> bytes:
@@ -215,15 +234,21 @@ class _EngineProblem(msgspec.Struct, frozen=True):
 
 
 class _EngineError(msgspec.Struct, frozen=True):
-    error: _EngineProblem = _EngineProblem()
+    """OpenAI's shape, or FastAPI's `detail`."""
+
+    error: _EngineProblem | str | None = None
+    detail: str | None = None
 
 
 def _engine_problem(body: bytes) -> _EngineProblem:
     """What the engine says is wrong, in one line; of a validation report (FastAPI's) the words of its first item."""
     try:
-        said = msgspec.json.decode(body, type=_EngineError).error
-    except msgspec.DecodeError:
+        told = msgspec.json.decode(body, type=_EngineError)
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return _EngineProblem()
+    said = told.error or told.detail or _EngineProblem()
+    if isinstance(said, str):
+        return _EngineProblem(" ".join(said.split()))
     reported = _REPORTED.search(said.message)
     param = said.param and said.param.removeprefix("body.")
     return _EngineProblem(f"{param}: {reported[1]}" if reported else " ".join(said.message.split()), param)
