@@ -32,6 +32,7 @@ from gateway.ports import Entry, Ports
 from gateway.protocol.asgi import Receive, Scope, Send
 from gateway.protocol.endpoint import ENDPOINTS
 from gateway.protocol.language import preferred
+from gateway.protocol.plain import Engine
 from gateway.routes import health, models, openapi, responses
 from gateway.routes.inference import InferenceEndpoint, Running
 from gateway.settings import GatewaySettings, RayFleet, StaticFleet
@@ -110,7 +111,7 @@ def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None 
 def _discovery(fleet: RayFleet | StaticFleet, state_dir: Path) -> Discovery:
     if isinstance(fleet, RayFleet):
         return RayDiscovery(fleet.url, fleet.token_file, own_token_file=state_dir / RAY_TOKEN)
-    return StaticDiscovery(fleet.urls, fleet.models)
+    return StaticDiscovery(fleet.urls, fleet.models, None if fleet.engine == "auto" else Engine(fleet.engine))
 
 
 def _write_entries(path: Path, entries: Sequence[Entry]) -> None:

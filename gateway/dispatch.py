@@ -22,9 +22,10 @@ from gateway.errors import (
 from gateway.lease import Lease
 from gateway.policy.routing import Flight, Router, Work
 from gateway.ports import Answer, Ports, Replica
-from gateway.protocol import refusal
+from gateway.protocol import plain, refusal
 from gateway.protocol.continuation import Ask, End, Send, Step
 from gateway.protocol.openai import Request
+from gateway.protocol.plain import Engine
 from gateway.protocol.stream_reader import Reader
 from gateway.receipt import Receipt
 
@@ -64,6 +65,7 @@ class Dispatch:
         self._breaks = 0
         self.answer: Answer | None = None
         self.replica_id = ""
+        self.engine = Engine.VLLM
 
     @property
     def content_type(self) -> str:
@@ -81,7 +83,7 @@ class Dispatch:
         request = self._request
 
         async def send(replica: Replica) -> bytes:
-            answer = await self._send(replica, request.endpoint.engine_path, request.body)
+            answer = await self._send(replica, request.endpoint.engine_path, _body_for(replica, request))
             begin = await (answer.piece() if request.stream else whole(answer))
             if self._flight is not None:
                 self._router.first_token(self._flight, self._ports.clock.monotonic())
@@ -104,6 +106,8 @@ class Dispatch:
         self._attempt.end(problem)
 
         async def send(replica: Replica) -> Step | None:
+            if replica.engine is not Engine.VLLM:
+                return None
             step = reader.go_on()
             while isinstance(step, Ask):
                 step = reader.go_on(await self._ask(replica, step))
@@ -148,7 +152,7 @@ class Dispatch:
         done = await send(replica)
         ports.fleet.call_succeeded(replica)
         self._receipt.answered_by(replica.id)
-        self.replica_id = replica.id
+        self.replica_id, self.engine = replica.id, replica.engine
         return done
 
     def _has_others(self, tried: list[str]) -> bool:
@@ -168,6 +172,8 @@ class Dispatch:
                 pass
 
     async def _send(self, replica: Replica, path: str, body: bytes) -> Answer:
+        if replica.known_as is not None:
+            body = plain.named(body, replica.known_as)
         answer = self.answer = await self._ports.upstream.open(
             replica, path, body, self._call_id, repeatable=self._request.repeatable
         )
@@ -193,10 +199,22 @@ class Dispatch:
         return UpstreamFailed(upstream_status=status)
 
 
+def _body_for(replica: Replica, request: Request) -> bytes:
+    """The client's request, with what the gateway may ask of this replica's engine on its own account."""
+    if replica.engine is Engine.VLLM:
+        return request.body
+    asks = request.stream and request.endpoint.stream is not None and request.endpoint.stream.asked
+    return plain.asking(request.own_body) if asks else request.own_body
+
+
 def _estimate(request: Request) -> int:
     """Tokens of prompt and answers, for weighing."""
     answer = _USUAL_ANSWER_TOKENS if request.max_tokens is None else request.max_tokens
-    return len(request.prompt) // _BYTES_A_TOKEN + answer * request.n
+    return prompt_estimate(request) + answer * request.n
+
+
+def prompt_estimate(request: Request) -> int:
+    return len(request.prompt) // _BYTES_A_TOKEN
 
 
 async def _beginning(answer: Answer) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from gateway.policy.routing import Pressure
+from gateway.protocol.plain import Engine
 from gateway.protocol.usage import Usage
 
 
@@ -86,11 +87,16 @@ class Gate(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A server of one model: `base_url` is what `/v1/…` is appended to."""
+    """A server of one model.
+
+    `base_url` is what `/v1/…` is appended to, `known_as` what the server calls the model where that is not `model`.
+    """
 
     id: str
     model: str
     base_url: str
+    engine: Engine = Engine.VLLM
+    known_as: str | None = None
 
 
 class Fleet(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from gateway.dispatch import Dispatch
+from gateway.dispatch import Dispatch, prompt_estimate
 from gateway.errors import CallError, UpstreamError, UpstreamFailed, UpstreamUnreachable
 from gateway.lease import Lease
 from gateway.protocol import counts
@@ -13,6 +13,7 @@ from gateway.protocol.continuation import End
 from gateway.protocol.counts import PassingReader
 from gateway.protocol.endpoint import NO_STREAM, Endpoint
 from gateway.protocol.openai import Request
+from gateway.protocol.plain import Engine, PlainReader
 from gateway.protocol.recorder import Recorder
 from gateway.protocol.sse import EventSplitter
 from gateway.protocol.stream_reader import Reader, StreamReader
@@ -61,7 +62,7 @@ class StreamReply(Reply):
         super().__init__(content_type, begin, request.endpoint, receipt, lease)
         self._dispatch = dispatch
         self._splitter = EventSplitter()
-        self._reader = _reader(request)
+        self._reader = _reader(request, dispatch.engine)
         self._over = False
         self._failed = False
         self._problem: CallError | None = None
@@ -133,10 +134,12 @@ class StreamReply(Reply):
         return step.data if isinstance(step, End) else b""
 
 
-def _reader(request: Request) -> Reader:
+def _reader(request: Request, engine: Engine) -> Reader:
     stream = request.endpoint.stream or NO_STREAM
     if not stream.asked:
         return PassingReader(counts.meter(request.endpoint.api), stream)
+    if engine is not Engine.VLLM:
+        return PlainReader(request.wish, prompt_tokens=prompt_estimate(request))
     if request.plan is not None:
         return Recorder(request.wish, request.plan, again=request.again)
     return StreamReader(request.wish, single_choice=request.single_choice, n=request.n, again=request.again)

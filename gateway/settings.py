@@ -27,7 +27,15 @@ class StaticFleet(Frozen):
 
     kind: Literal["static"]
     urls: tuple[str, ...] = Field(min_length=1, description="Addresses without /v1, such as http://10.0.0.7:8000.")
-    models: tuple[str, ...] = Field((), description="Models that are expected there even before a server has answered.")
+    models: tuple[str, ...] | dict[str, str] = Field(
+        (),
+        description="Models that are expected there even before a server has answered. As a mapping, what the servers call each, "
+        "such as {my-model: tiny.gguf}.",
+    )
+    engine: Literal["auto", "vllm", "other"] = Field(
+        "auto",
+        description="What the servers run; auto goes by their lists of models. Others are asked only what OpenAI's API has.",
+    )
 
 
 class QueueSettings(Frozen):

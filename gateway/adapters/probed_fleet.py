@@ -20,6 +20,7 @@ from gateway.policy.breaker import Breaker, Probe
 from gateway.policy.routing import Pressure
 from gateway.ports import Replica
 from gateway.protocol import vllm_metrics
+from gateway.protocol.plain import Engine, engine_of
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +31,15 @@ _ROUNDS_WITHOUT = 30  # that a server is left alone whose page said nothing of i
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server that the list names. Which models it has, it is asked itself."""
+    """A server that the list names. Which models it has, it is asked itself; what it runs too, unless `engine` says it.
+
+    `names` are its models' names for clients, by its own, where they differ.
+    """
 
     id: str
     base_url: str
+    engine: Engine | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ class Discovery(Protocol):
 
 class _Model(msgspec.Struct, frozen=True):
     id: str
+    owned_by: str = ""
 
 
 class _Models(msgspec.Struct, frozen=True):
@@ -66,7 +73,8 @@ class _Models(msgspec.Struct, frozen=True):
 class _Member:
     target: Target
     breaker: Breaker = field(default_factory=Breaker)
-    models: tuple[str, ...] = ()
+    engine: Engine = Engine.OTHER
+    models: dict[str, str] = field(default_factory=dict)  # by their names for clients, those that the server knows
     rounds_to_skip: int = 0
 
 
@@ -177,17 +185,15 @@ class ProbedFleet:
     async def _probe(self, member: _Member, session: aiohttp.ClientSession) -> None:
         before, began = member.breaker, _now()
         try:
-            async with session.get(f"{member.target.base_url}/health") as response:
-                probe = Probe.ANSWERED if response.status == 200 else Probe.REFUSED
-            if probe is Probe.ANSWERED and not member.models:
+            probe = Probe.ANSWERED if await _is_healthy(member.target, session) else Probe.REFUSED
+            if probe is Probe.ANSWERED and not (member.models and before.is_alive):  # it may come back with another model
                 async with session.get(f"{member.target.base_url}/v1/models") as response:
-                    listed = msgspec.json.decode(await response.read(), type=_Models)
-                    member.models = tuple(model.id for model in listed.data)
+                    _take_in(member, msgspec.json.decode(await response.read(), type=_Models).data)
         except TimeoutError:
             if _now() - began - self._probe_timeout_s > _OWN_FAULT_S:
                 return
             probe = Probe.SILENT
-        except (aiohttp.ClientError, msgspec.DecodeError):
+        except (aiohttp.ClientError, msgspec.DecodeError, UnicodeDecodeError):
             probe = Probe.REFUSED
         # A call may have found the connection broken while the probe was under way; the probe began earlier and yields.
         if member.breaker.health is before.health:
@@ -227,9 +233,26 @@ class ProbedFleet:
         found: dict[str, tuple[Replica, ...]] = {}
         for member in self._members.values():
             if wanted(member.breaker):
-                for model in member.models:
-                    found[model] = (*found.get(model, ()), Replica(member.target.id, model, member.target.base_url))
+                for model, its_own in member.models.items():
+                    known_as = None if its_own == model else its_own
+                    replica = Replica(member.target.id, model, member.target.base_url, member.engine, known_as)
+                    found[model] = (*found.get(model, ()), replica)
         return found
+
+
+async def _is_healthy(target: Target, session: aiohttp.ClientSession) -> bool:
+    """What a server says at /health; where it has no such address, as llama-cpp-python's, that it lists its models has to do."""
+    for path in ("/health", "/v1/models"):
+        async with session.get(target.base_url + path) as response:
+            if response.status not in (404, 405):
+                return response.status == 200
+    return False
+
+
+def _take_in(member: _Member, listed: Sequence[_Model]) -> None:
+    target = member.target
+    member.models = {target.names.get(model.id, model.id): model.id for model in listed}
+    member.engine = target.engine or engine_of(tuple(model.owned_by for model in listed))
 
 
 def _now() -> float:

@@ -66,6 +66,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     single_choice: bool = True
     repeatable: bool = True
     plan: Plan | None = None
+    own_body: bytes = b""  # the client's
 
     @property
     def again(self) -> Send | None:
@@ -110,7 +111,7 @@ def _completion(head: Chunked, body: bytes, endpoint: Endpoint) -> Request:
     head.check()
     n, options = head.n or 1, head.stream_options
     single = n == 1 and not head.has_many_prompts()
-    plan = None
+    plan, own_body = None, body
     if head.stream:
         fields = _fields.decode(body)
         plan = continuation.plan(endpoint.path, fields) if single else None
@@ -126,6 +127,7 @@ def _completion(head: Chunked, body: bytes, endpoint: Endpoint) -> Request:
         n,
         single,
         plan=plan,
+        own_body=own_body,
     )
 
 
@@ -141,6 +143,7 @@ def _other(head: Head, body: bytes, endpoint: Endpoint) -> Request:
         head.most_tokens(),
         stream=isinstance(head, Streamed) and bool(head.stream),
         repeatable=not head.has_side_effects(),
+        own_body=body,
     )
 
 

@@ -13,7 +13,7 @@ from enum import Enum
 import msgspec
 
 from gateway.protocol.openai import UsageWish
-from gateway.protocol.sse import DATA, DONE
+from gateway.protocol.sse import DATA, DONE, ENGINE_ERROR
 from gateway.protocol.usage import Usage
 
 
@@ -34,17 +34,18 @@ _RAW_TRUE = msgspec.Raw(b"true")
 _NO_OPTIONS = msgspec.Raw(b"{}")
 
 
-def body_for(body: bytes, name: str, *, stream: bool) -> bytes:
-    """The client's own body, which was read without complaint, for a server that calls the model `name`."""
+def asking(body: bytes) -> bytes:
+    """A client's own request for a stream of chunks, which was read without complaint, asking for the totals as well."""
     fields = _fields.decode(body)
-    if stream:
-        given = fields.get("stream_options", _NO_OPTIONS)
-        options = _fields.decode(_NO_OPTIONS if bytes(given) == b"null" else given) | {"include_usage": _RAW_TRUE}
-        fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
-    elif _strings.decode(fields["model"]) == name:
-        return body
-    fields["model"] = msgspec.Raw(msgspec.json.encode(name))
-    return msgspec.json.encode(fields)
+    given = fields.get("stream_options", _NO_OPTIONS)
+    options = _fields.decode(_NO_OPTIONS if bytes(given) == b"null" else given) | {"include_usage": _RAW_TRUE}
+    return msgspec.json.encode(fields | {"stream_options": msgspec.Raw(msgspec.json.encode(options))})
+
+
+def named(body: bytes, name: str) -> bytes:
+    """A request for a server that calls the model `name`."""
+    fields = _fields.decode(body)
+    return msgspec.json.encode(fields | {"model": msgspec.Raw(msgspec.json.encode(name))})
 
 
 class _Delta(msgspec.Struct, frozen=True):
@@ -70,19 +71,19 @@ class _Chunk(msgspec.Struct, frozen=True):
     usage: Usage | None = None
 
 
-_strings = msgspec.json.Decoder(str)
 _chunks = msgspec.json.Decoder(_Chunk)
 _NOTHING = _Chunk()
 
 
 class PlainReader:
-    """Between such a server's stream and the client's; one event at a time, none held back.
+    """A `gateway.protocol.stream_reader.Reader` between such a server's stream and the client's. None of it is held back.
 
     `prompt_tokens` is what to believe of the prompt as long as the server has not counted it.
     """
 
     def __init__(self, wish: UsageWish, *, prompt_tokens: int = 0) -> None:
         self.ended = False  # the server's `[DONE]` was read; some never send it
+        self.broken = False  # the server said itself that it cannot go on
         self._wish = wish
         self._prompt_tokens = prompt_tokens
         self._read: tuple[Usage | None, int] = (None, 0)  # the server's last counts, and the chunks that said something
@@ -96,13 +97,18 @@ class PlainReader:
     def read(self, event: bytes) -> bytes:
         """What the client gets for this event: the event, or nothing for the totals that it did not ask for."""
         self.ended = self.ended or event == DONE
+        self.broken = self.broken or event.startswith(ENGINE_ERROR)
         chunk = _chunk(event)
         usage, said = self._read
         self._read = chunk.usage or usage, said + any(choice.says_something() for choice in chunk.choices)
         return b"" if self._wish is UsageWish.NONE and chunk.usage is not None and not chunk.choices else event
 
+    def go_on(self, answer: bytes | None = None) -> None:
+        """Elsewhere nobody could: such servers tell no token ids."""
+
     def rest(self) -> bytes:
         """Nothing is ever held."""
+        self.broken = False
         return b""
 
     def delivered(self) -> None:

@@ -1,8 +1,8 @@
 """What an engine says is wrong with a request, made fit for the client: one line, and the name of the field.
 
 vLLM 0.29 says it in four ways: OpenAI's error body, Anthropic's (without a field), a report of FastAPI's validation as the text
-of either, and plain FastAPI's `{"detail": …}`. A report repeats what it complains about, so it can be far longer than the
-request; its beginning is enough, cut off where it may be.
+of either, and plain FastAPI's `{"detail": …}`; other servers put a mere text into `error`. A report repeats what it complains
+about, so it can be far longer than the request; its beginning is enough, cut off where it may be.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class _Body(msgspec.Struct, frozen=True):
-    error: Refusal = Refusal()
+    error: Refusal | str = Refusal()
     detail: str | None = None
 
 
@@ -52,7 +52,8 @@ def _decoded(body: bytes) -> Refusal:
             said = _bodies.decode(whole)
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
-        return Refusal(said.detail) if said.detail else said.error
+        error = Refusal(said.error) if isinstance(said.error, str) else said.error
+        return Refusal(said.detail) if said.detail else error
     return Refusal()
 
 

@@ -39,7 +39,7 @@ class Engine:
         if request.path == "/health":
             return says(b"")
         if request.path == "/v1/models":
-            return says(json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model"}]}).encode())
+            return says(json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "vllm"}]}).encode())
         if self.script is not None:
             return self.script
         asked = json.loads(request.body)

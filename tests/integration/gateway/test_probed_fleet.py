@@ -18,7 +18,7 @@ from gateway.ports import Replica
 from tests.fakes import Script
 from tests.loopback import LoopbackServer, Request, loopback, says
 
-MODELS = '{"object":"list","data":[{"id":"solar","object":"model"},{"id":"한국어"}]}'.encode()
+MODELS = '{"object":"list","data":[{"id":"solar","object":"model","owned_by":"vllm"},{"id":"한국어","owned_by":"vllm"}]}'.encode()
 
 
 @dataclass(eq=False)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.protocol.openai import UsageWish
-from gateway.protocol.plain import Engine, PlainReader, body_for, engine_of
+from gateway.protocol.plain import Engine, PlainReader, asking, engine_of, named
 from gateway.protocol.usage import Usage
 from tests.strategies import texts
 
@@ -80,18 +80,22 @@ def test_anything_else_passes(event: bytes, wish: UsageWish) -> None:
     assert PlainReader(wish).read(event) == event
 
 
-def test_body_passes_as_it_is_where_nothing_has_to_change() -> None:
-    body = b'{ "model" : "m", "n": 1.0e0, "model": "\\u006d" }'
-    assert body_for(body, "m", stream=False) is body
-
-
 @pytest.mark.parametrize("options", [{}, {"stream_options": None}, {"stream_options": {"include_usage": False, "other": 1}}])
-@pytest.mark.parametrize("stream", [True, False])
-def test_server_gets_its_own_name_and_only_openais_option(options: dict[str, Any], stream: bool) -> None:
-    fields = {"model": "대문", "seed": 12345678901234567890123, "stream": stream} | options
-    got = json.loads(body_for(json.dumps(fields).encode(), "tiny.gguf", stream=stream))
-    asked = {"stream_options": (options.get("stream_options") or {}) | {"include_usage": True}} if stream else {}
-    assert got == fields | asked | {"model": "tiny.gguf"}
+def test_server_is_asked_for_nothing_but_openais_totals(options: dict[str, Any]) -> None:
+    fields = {"model": "대문", "seed": 12345678901234567890123, "stream": True} | options
+    got = json.loads(asking(json.dumps(fields).encode()))
+    assert got == fields | {"stream_options": (options.get("stream_options") or {}) | {"include_usage": True}}
+
+
+def test_server_gets_the_name_that_it_knows() -> None:
+    body = b'{"model":"m","seed":12345678901234567890123, "mod\\u0065l": "\xeb\x8c\x80\xeb\xac\xb8", "x": 0.10}'
+    assert named(body, "tiny.gguf") == b'{"model":"tiny.gguf","seed":12345678901234567890123,"x":0.10}'
+
+
+def test_stream_that_the_server_gives_up_is_known_for_it() -> None:
+    out, reader = read([TRANSFORMERS[0], b'data: {"error": "out of memory"}\n\n'], UsageWish.NONE)
+    assert out[1]
+    assert reader.broken
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ def anthropic_body(message: str) -> bytes:
             Refusal("tool_choice: Value error, name is required for 'tool'", "tool_choice"),
         ),
         (b'{"detail":"There was an error parsing the body"}', Refusal("There was an error parsing the body")),
-        *((nonsense, Refusal()) for nonsense in (b"", b"<html>", b"{}", b"[]", b'{"error":"x"}', b'{"error":{"message":7}}')),
+        *((nonsense, Refusal()) for nonsense in (b"", b"<html>", b"{}", b"[]", b'{"error":{"message":7}}')),
+        (b'{"error":"x"}', Refusal("x")),
     ],
 )
 def test_what_engines_say(body: bytes, refusal: Refusal) -> None:
