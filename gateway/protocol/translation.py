@@ -58,10 +58,10 @@ class Continued:
         self._kept = number_of(counts.get("completion_tokens", NULL)) if kept is None else kept
         self._matcher = matcher
         self._tokens = 0
-        self._stopped = False
+        self.stopped = False  # at a stop string that the engine knows nothing of
 
     def __call__(self, event: bytes) -> list[bytes]:
-        if self._stopped:
+        if self.stopped:
             return []
         fields = fields_of(event)
         if fields is None or "choices" not in fields:
@@ -99,7 +99,7 @@ class Continued:
         if stop is not None:
             # vLLM counts the tokens up to the stop string. Of a chunk of several only the text tells how many that are, roughly.
             self._tokens -= tokens * (len(new) - self._matcher.taken) // max(1, len(new))
-            self._stopped = True
+            self.stopped = True
             return [self._write(to_raw(said), _STOPPED, to_raw(stop), ids), self.totals(), DONE]
         if not is_null(finish):
             said += self._matcher.rest()

@@ -381,6 +381,16 @@ def test_tokens_behind_the_stop_string_of_a_long_chunk_do_not_count() -> None:
     assert told(client.got())[0] == "가나다라마"
 
 
+def test_engine_that_generates_past_a_stop_string_is_to_be_left() -> None:
+    client = Client(TALK, CHAT, UsageWish.NONE, {"max_tokens": 40, "stop": ["입니"]})
+    reader = client.stream()
+    assert (reader.ended, reader.stopped) == (True, False)
+    assert "stop" in client.sent[0]
+    reader = client.stream(event_ends(client)[5])
+    assert (reader.ended, reader.stopped) == (True, True)
+    assert "stop" not in client.sent[-1]
+
+
 def test_used_up_limit_ends_the_stream() -> None:
     """vLLM would have said so in the last chunk; another engine might not."""
     reader = recorder(max_tokens=1, stop=["나다"])
