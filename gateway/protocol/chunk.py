@@ -14,6 +14,7 @@ NULL = msgspec.Raw(b"null")
 
 _fields = msgspec.json.Decoder(Fields)
 _choices = msgspec.json.Decoder(list[Fields])
+_number = msgspec.json.Decoder(int)
 _text = msgspec.json.Decoder(str)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)  # the latter where a key is no UTF-8
 
@@ -50,6 +51,14 @@ def text_of(raw: msgspec.Raw) -> str:
         return _text.decode(raw)
     except _UNREADABLE:
         return ""
+
+
+def number_of(raw: msgspec.Raw) -> int:
+    """A JSON integer; 0 if it is something else."""
+    try:
+        return _number.decode(raw)
+    except _UNREADABLE:
+        return 0
 
 
 def is_null(raw: msgspec.Raw) -> bool:

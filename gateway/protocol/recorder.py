@@ -54,6 +54,10 @@ class Recorder(StreamReader):
         self._counted = False  # the totals were read
         self._resumption: Resumption | None = None
 
+    @property
+    def stopped(self) -> bool:
+        return isinstance(self._translate, Continued) and self._translate.stopped
+
     def go_on(self, answer: bytes | None = None) -> Step | None:
         if self.ended or (self._again is not None and not self._finished):
             self._ids.clear()

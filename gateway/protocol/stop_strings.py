@@ -38,6 +38,7 @@ class StopMatcher:
         self._stop = stop
         self._tail = text[max(0, len(text) - stop.reach) :]
         self._exempt_tokens = min_tokens
+        self.taken = 0  # characters of the last text up to the end of the stop string found in it
 
     def feed(self, text: str, tokens: int) -> tuple[str, str | None]:
         """What may be said now that `tokens` more tokens brought `text`, and the stop string that ends it, if one does."""
@@ -47,6 +48,7 @@ class StopMatcher:
         found = None if self._exempt_tokens >= 0 else self._find(whole)
         if found is not None:
             string, end = found
+            self.taken = end - len(self._tail)
             return whole[said : end if self._stop.included else end - len(string)], string
         keep = max(0, len(whole) - self._stop.reach)
         self._tail = whole[keep:]

@@ -95,6 +95,11 @@ class StreamReader:
             return self._take(event)
         return b"".join([self._take(translated) for translated in self._translate(event)])
 
+    @property
+    def stopped(self) -> bool:
+        """The stream was ended here and not by the engine, which generates on: leave it."""
+        return False
+
     def go_on(self, answer: bytes | None = None) -> Step | None:
         """After a break: what to do now; None if this stream cannot go on, `rest` then has its end.
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.protocol.chunk import NULL, Fields, choices_of, fields_of, inner, is_null, text_of, to_raw
+from gateway.protocol.chunk import NULL, Fields, choices_of, fields_of, inner, is_null, number_of, text_of, to_raw
 from gateway.protocol.sse import DATA, DONE
 from gateway.protocol.stop_strings import StopMatcher
-from gateway.protocol.usage import Usage
+from gateway.protocol.usage import of_body
 
 CHOICES = b'"choices":['
 _STOPPED = to_raw("stop")
@@ -54,19 +54,19 @@ class Continued:
         self._chat = chat
         self._opening = opening
         self._counts = counts
-        self._prompt_tokens: int = msgspec.json.decode(counts.get("prompt_tokens", b"0"))
-        self._kept: int = msgspec.json.decode(counts.get("completion_tokens", b"0")) if kept is None else kept
+        self._prompt_tokens = number_of(counts.get("prompt_tokens", NULL))
+        self._kept = number_of(counts.get("completion_tokens", NULL)) if kept is None else kept
         self._matcher = matcher
         self._tokens = 0
-        self._stopped = False
+        self.stopped = False  # at a stop string that the engine knows nothing of
 
     def __call__(self, event: bytes) -> list[bytes]:
-        if self._stopped:
+        if self.stopped:
             return []
         fields = fields_of(event)
         if fields is None or "choices" not in fields:
             return [event]
-        counted = msgspec.json.decode(fields.get("usage", NULL), type=Usage | None) or Usage()
+        counted = of_body(event[len(DATA) :])
         before, self._tokens = self._tokens, counted.completion_tokens or 0
         choices = choices_of(fields)
         if not choices:
@@ -94,9 +94,12 @@ class Continued:
         reason, ids = choice.get("stop_reason", NULL), choice.get("token_ids", NULL)
         if self._matcher is None:
             return [self._write(text, finish, reason, ids)]
-        said, stop = self._matcher.feed(text_of(text), tokens)
+        new = text_of(text)
+        said, stop = self._matcher.feed(new, tokens)
         if stop is not None:
-            self._stopped = True
+            # vLLM counts the tokens up to the stop string. Of a chunk of several only the text tells how many that are, roughly.
+            self._tokens -= tokens * (len(new) - self._matcher.taken) // max(1, len(new))
+            self.stopped = True
             return [self._write(to_raw(said), _STOPPED, to_raw(stop), ids), self.totals(), DONE]
         if not is_null(finish):
             said += self._matcher.rest()

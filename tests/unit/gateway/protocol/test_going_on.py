@@ -372,6 +372,25 @@ def test_special_tokens_in_the_middle_of_a_chunk_do_no_harm() -> None:
         assert isinstance(step, expected)
 
 
+def test_tokens_behind_the_stop_string_of_a_long_chunk_do_not_count() -> None:
+    """Every token is a character here, so that the estimate is exact."""
+    engine = ByteEngine(tuple(character.encode() for character in "가나다라마바사아자차카타파하"), merges=(1, 1, 8))
+    client = Client(engine, CHAT, UsageWish.FINAL, {"max_tokens": 40, "stop": ["바사"]})
+    reader = client.stream(event_ends(client)[3])
+    assert reader.usage() == Usage(3, 7)
+    assert told(client.got())[0] == "가나다라마"
+
+
+def test_engine_that_generates_past_a_stop_string_is_to_be_left() -> None:
+    client = Client(TALK, CHAT, UsageWish.NONE, {"max_tokens": 40, "stop": ["입니"]})
+    reader = client.stream()
+    assert (reader.ended, reader.stopped) == (True, False)
+    assert "stop" in client.sent[0]
+    reader = client.stream(event_ends(client)[5])
+    assert (reader.ended, reader.stopped) == (True, True)
+    assert "stop" not in client.sent[-1]
+
+
 def test_used_up_limit_ends_the_stream() -> None:
     """vLLM would have said so in the last chunk; another engine might not."""
     reader = recorder(max_tokens=1, stop=["나다"])
