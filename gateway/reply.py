@@ -100,6 +100,7 @@ class StreamReply(Reply):
             return await self._after(UpstreamUnreachable(), ends_well=True)
         events = self._splitter.feed(data)
         out = reader.read(events[0]) if len(events) == 1 else b"".join([reader.read(event) for event in events])
+        self._over = reader.stopped
         return out + await self._after_the_engines_word() if reader.broken else out
 
     async def _after(self, problem: UpstreamError, *, ends_well: bool = False) -> bytes:

@@ -147,6 +147,8 @@ class MessagesMeter:
 class PassingReader:
     """A `gateway.protocol.stream_reader.Reader` that passes every event as it is, and cannot go on elsewhere."""
 
+    stopped = False
+
     def __init__(self, meter: Meter, stream: Stream) -> None:
         self.ended = False
         self.broken = False

@@ -81,6 +81,8 @@ class PlainReader:
     `prompt_tokens` is what to believe of the prompt as long as the server has not counted it.
     """
 
+    stopped = False
+
     def __init__(self, wish: UsageWish, *, prompt_tokens: int = 0) -> None:
         self.ended = False  # the server's `[DONE]` was read; some never send it
         self.broken = False  # the server said itself that it cannot go on

@@ -46,6 +46,11 @@ class Reader(Protocol):
     ended: bool
     broken: bool
 
+    @property
+    def stopped(self) -> bool:
+        """The client has all that it is to get, though the engine does not know it and goes on."""
+        ...
+
     def read(self, event: bytes) -> bytes:
         """What the client gets for this event."""
         ...

@@ -98,6 +98,18 @@ async def test_stream_cut_anywhere_reads_as_one(path: str, how: Literal["reset",
         assert house.has_given_everything_back()
 
 
+async def test_engine_is_not_left_generating_behind_a_stop_string_that_we_found() -> None:
+    """After a break, stopping is ours: the engine was not told the string, and would go on to the end of its limit."""
+    data, _ = await whole(CHAT)
+    engines = Engines(ByteEngine(WORDS), {"a": len(data) // 3})
+    house = house_of(engines)
+    received = await house.client.post(CHAT, stream(stop="문이에요"))
+    assert text(received) == TEXT[: TEXT.index("문이에요")]
+    assert engines.left_early == 2, "the broken stream, and the one that goes on"
+    assert house.entry.outcome == "completed"
+    assert house.has_given_everything_back()
+
+
 async def test_stream_goes_on_through_several_deaths() -> None:
     data, _ = await whole(CHAT)
     engines = Engines(ByteEngine(WORDS), {"a": len(data) // 4, "b": 4000})
