@@ -108,7 +108,7 @@ class StreamReply(Reply):
         rest = await self._go_on(problem)
         if rest is not None:
             return rest
-        if ends_well:
+        if ends_well and self._problem is None:
             return self._reader.rest() + self._splitter.rest()
         self._problem = self._problem or problem
         return self._reader.rest()  # and not the half of an event

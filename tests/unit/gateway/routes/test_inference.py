@@ -280,3 +280,75 @@ async def test_client_that_leaves_at_the_last_event_has_got_everything() -> None
     assert not received.ended
     assert (house.entry.outcome, house.entry.completion_tokens) == ("completed", 4)
     assert house.has_given_everything_back()
+
+
+PING = b"event: ping\ndata: {}\n\n"
+
+
+async def test_stream_that_ends_in_the_middle_of_an_event_ends() -> None:
+    received = await House(Script(pieces=(PING, b'data: {"cut'))).client.post("/v1/messages", STREAM)
+    assert (received.body, received.ended) == (PING + b'data: {"cut', True)
+
+
+async def test_half_an_event_does_not_come_before_the_word_that_no_replica_could_go_on() -> None:
+    begin = TALK.events(UsageWish.NONE)[0]
+    received = await House(Script(pieces=(begin, b'data: {"cut'))).client.post(CHAT, STREAM)
+    assert received.body.startswith(begin + b'event: error\ndata: {"type":"error","error":{')
+
+
+@pytest.mark.parametrize(
+    ("path", "events", "used"),
+    [
+        (
+            "/v1/messages",
+            [
+                b'event: message_start\ndata: {"message":{"usage":{"input_tokens":9,"output_tokens":0}}}\n\n',
+                b'event: content_block_delta\ndata: {"delta":{"type":"text_delta","text":"x"}}\n\n',
+                b'event: message_delta\ndata: {"usage":{"input_tokens":9,"output_tokens":5}}\n\n',
+                b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+            ],
+            [(9, 0), (9, 1), (9, 5), (9, 5)],
+        ),
+        (
+            "/v1/responses",
+            [
+                b'event: response.created\ndata: {"response":{"usage":null}}\n\n',
+                b'event: response.output_text.delta\ndata: {"delta":"x"}\n\n',
+                b'event: response.completed\ndata: {"response":{"usage":{"input_tokens":9,"output_tokens":5}}}\n\n',
+            ],
+            [(0, 0), (0, 1), (9, 5)],
+        ),
+    ],
+)
+async def test_streams_of_events_pass_as_they_are_and_are_counted_wherever_the_client_leaves(
+    path: str, events: list[bytes], used: list[tuple[int, int]]
+) -> None:
+    house = House(Script(pieces=tuple(b"".join(events)[at : at + 50] for at in range(0, len(b"".join(events)), 50))))
+    received = await house.client.post(path, STREAM)
+    assert received.body == b"".join(events)
+    assert (house.entry.outcome, house.entry.prompt_tokens, house.entry.completion_tokens) == ("completed", *used[-1])
+    for number, counted in enumerate(used, start=1):
+        house = House(Script(pieces=tuple(events), end="hangs"))
+        await house.client.post(path, STREAM, Leaving(after_messages=1 + number))
+        whole = number == len(used)
+        assert house.entry.outcome == ("completed" if whole else "aborted")
+        assert (house.entry.prompt_tokens, house.entry.completion_tokens) == counted
+        assert house.has_given_everything_back()
+
+
+@pytest.mark.parametrize(
+    ("path", "event"),
+    [
+        ("/v1/messages", b'event: error\ndata: {"type":"error","error":{"type":"internal_error","message":"x"}}\n\n'),
+        ("/v1/responses", b'event: response.failed\ndata: {"response":{"usage":null}}\n\n'),
+    ],
+)
+async def test_engines_that_fail_in_their_own_events_are_recorded_as_failed(path: str, event: bytes) -> None:
+    house = House(Script(pieces=(event,)))
+    assert (await house.client.post(path, STREAM)).body == event
+    assert (house.entry.outcome, house.entry.error_code) == ("failed", "upstream_failed")
+
+
+async def test_error_in_the_middle_of_an_event_comes_after_a_whole_one() -> None:
+    received = await House(Script(pieces=(PING, b"event: ping\nda"), end="reset")).client.post("/v1/messages", STREAM)
+    assert received.body.startswith(PING + b'event: error\ndata: {"type":"error","error":{')
