@@ -12,15 +12,14 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import httptools
 
 from gateway.client_connection.connections import Connections
-from gateway.client_connection.cycle import REASONS, Cycle
+from gateway.client_connection.cycle import Cycle
+from gateway.client_connection.message import is_old_fashioned, last_answer, read_target, write_head
 from gateway.errors import CallError, HeadTooLarge, MalformedHttp, RequestTimeout, ServerStopping, TooManyConnections
 from gateway.protocol.asgi import CONNECTION, App, Scope
-from gateway.protocol.language import preferred
 
 log = logging.getLogger(__name__)
 
@@ -197,8 +196,8 @@ class ClientConnection(asyncio.Protocol):
         if self._deaf or parser.should_upgrade():
             return
         version = parser.get_http_version()
-        if version != "1.1" or self._hosts != 1:
-            self._check_unusual(version)
+        if (version != "1.1" or self._hosts != 1) and not is_old_fashioned(version, self._headers):
+            raise MalformedHttp
         cycle = self._arriving = Cycle(self, self._scope(version), keep_alive=parser.should_keep_alive())
         if self._running is None and not self._pipelined and not self.write_paused:
             self._start(cycle)
@@ -244,12 +243,6 @@ class ClientConnection(asyncio.Protocol):
         limit = self.connections.limits.head_bytes
         return self._untold > limit or (self._in_head and self._told - self._head_from > limit)
 
-    def _check_unusual(self, version: str) -> None:
-        """Another version than 1.1, or not exactly one Host: 1.0 may have none, but no chunks (RFC 9112, 3.2 and 6.1)."""
-        chunked = any(name == b"transfer-encoding" for name, _ in self._headers)
-        if version != "1.0" or self._hosts > 1 or chunked:
-            raise MalformedHttp
-
     def _stay_with_http(self, rest: bytes) -> None:
         """A request for another protocol is answered as if it had not asked for one (RFC 9110, 7.8).
 
@@ -260,18 +253,12 @@ class ClientConnection(asyncio.Protocol):
         if method == b"CONNECT":
             self._refuse(MalformedHttp())
             return
-        head = [b"%b %b HTTP/%b\r\n" % (method, self._url, self._parser.get_http_version().encode())]
-        head += [b"%b: %b\r\n" % field for field in self._headers if field[0] != b"upgrade"]
+        head = write_head(method, self._url, self._parser.get_http_version(), self._headers, without=b"upgrade")
         self._parser = httptools.HttpRequestParser(self)
-        self.data_received(b"".join((*head, b"\r\n", rest)))
+        self.data_received(head + rest)
 
     def _scope(self, version: str) -> Scope:
-        url = self._url
-        if not url.startswith(b"/"):  # the absolute form, which proxies are sent (RFC 9112, 3.2.2), or an asterisk
-            parts = httptools.parse_url(url)
-            url = b"%b?%b" % (parts.path or b"/", parts.query or b"")
-        path, _, query = url.partition(b"?")
-        decoded = unquote_to_bytes(path) if b"%" in path else path
+        path, raw_path, query = read_target(self._url)
         scope = {
             "type": "http",
             "asgi": _ASGI,
@@ -281,8 +268,8 @@ class ClientConnection(asyncio.Protocol):
             "scheme": "http",
             "method": self._parser.get_method().decode("ascii"),
             "root_path": "",
-            "path": decoded.decode("utf-8", "replace"),
-            "raw_path": path,
+            "path": path,
+            "raw_path": raw_path,
             "query_string": query,
             "headers": self._headers,
             "extensions": {CONNECTION: self},
@@ -371,12 +358,7 @@ class ClientConnection(asyncio.Protocol):
             self._say_last(error)
 
     def _say_last(self, error: CallError) -> None:
-        language = preferred(dict(self._headers).get(b"accept-language", b"").decode("latin-1"))
-        body = error.body(language)
-        head = [REASONS[error.status], self.date()]
-        head += [b"%b: %b\r\n" % pair for pair in error.headers()]
-        head.append(b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body))
-        self.write(b"".join([*head, body]))
+        self.write(last_answer(error, self._headers, self.date()))
         self._linger()
 
     def _linger(self) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from gateway.client_connection.message import STATUS_LINES
 from gateway.protocol.asgi import Message, Scope
 
 if TYPE_CHECKING:
     from gateway.client_connection.connection import ClientConnection
 
-REASONS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_BODILESS = frozenset({204, 304})
 
 
 class Cycle:
@@ -125,7 +125,7 @@ class Cycle:
 
     def _make_head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         connection, version = self._connection, self.scope["http_version"]
-        parts = [REASONS.get(status) or b"HTTP/1.1 %d -\r\n" % status, connection.date()]
+        parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d -\r\n" % status, connection.date()]
         has_length = False
         for name, value in headers:
             has_length = has_length or name.lower() == b"content-length"
@@ -163,6 +163,3 @@ class Cycle:
         if self._waiter is None or self._waiter.done():  # done: whoever waited was cancelled
             self._waiter = self._connection.loop.create_future()
         await self._waiter
-
-
-_BODILESS = frozenset({204, 304})
