@@ -42,6 +42,7 @@ MALFORMED = {
     "header without a name": b"GET / HTTP/1.1\r\nhost: x\r\n: b\r\n\r\n",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
     "two hosts": b"GET / HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n",
+    "two hosts in 1.0": b"GET / HTTP/1.0\r\nhost: x\r\nhost: y\r\n\r\n",
     "length and chunks": POST + b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     "chunks and length": POST + b"transfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n",
     "two lengths": POST + b"content-length: 3\r\ncontent-length: 4\r\n\r\nabcd",

@@ -15,13 +15,16 @@ SLOW = request(path="/slow")
 
 
 class Office(Echo):
-    """Answers at once, or for /slow when it is told to."""
+    """Answers at once; /slow when it is told to, /early without reading what was sent."""
 
     def __init__(self) -> None:
         super().__init__()
         self.go = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/early":
+            await answer(send, b"")
+            return
         if scope["path"] == "/slow":
             await self.go.wait()
         await super().__call__(scope, receive, send)
@@ -74,7 +77,7 @@ async def test_running_requests_stay_and_new_ones_are_told_to_come_again() -> No
 
 async def test_one_that_lingers_goes_first() -> None:
     house = House()
-    lingering = await house.enter(b"nonsense")
+    lingering = await house.enter(request("POST", "/early", b"hello")[:-1])
     slow = [await house.enter(SLOW) for _ in range(LIMITS.connections)]
     assert [wire.transport.lost for wire in (lingering, *slow)] == [True, False, False, False]
 
@@ -141,6 +144,20 @@ async def test_what_is_asked_while_the_process_stops_is_handed_back() -> None:
         _, refused = wire.answers
         assert wire.statuses == [200, 503]
         assert (refused.code, refused.headers["retry-after"], refused.headers["connection"]) == ("server_stopping", "1", "close")
+
+
+async def test_refusal_is_said_once_whatever_comes_behind_it(caplog: pytest.LogCaptureFixture) -> None:
+    wire = Wire(Echo())
+    wire.connections.closing = True
+    await wire.ask(request("POST", body=b"hello") + GET + request("GET", "/", b"", "connection: upgrade", "upgrade: x"))
+    assert wire.statuses == [503]
+    await asyncio.sleep(6)
+    assert wire.is_quiet
+    wire = Wire(Echo())
+    wire.connections.closing = True
+    await wire.ask(GET + b"nonsense", b"nonsense")
+    assert wire.statuses == [503]
+    assert caplog.records == []
 
 
 async def test_answer_that_begins_while_the_process_stops_is_the_last() -> None:

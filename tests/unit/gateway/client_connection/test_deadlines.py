@@ -206,6 +206,29 @@ async def test_answer_that_is_complete_and_not_read_ends_too() -> None:
             assert wire.is_quiet
 
 
+async def test_request_that_came_in_time_waits_while_its_client_reads() -> None:
+    wire = Wire(Echo())
+    wire.transport.client_stops_reading()
+    await wire.ask(request("POST", body=b"x" * 100_000), GET[:-1])
+    await asyncio.sleep(5)
+    wire.feed(GET[-1:])
+    await asyncio.sleep(30)
+    wire.transport.client_reads(100_000)
+    await wire.settle()
+    assert wire.statuses == [200, 200]
+
+
+async def test_large_answer_to_half_a_body_can_be_read_too() -> None:
+    wire = Wire(answering(lambda send: answer(send, b"x" * 100_000)))
+    wire.transport.client_stops_reading()
+    await wire.ask(request("POST", body=b"hello")[:-1])
+    await asyncio.sleep(10)
+    assert not wire.transport.is_closing()
+    wire.transport.client_reads(100_000)
+    await asyncio.sleep(LIMITS.stall_s - 9)
+    assert wire.is_quiet
+
+
 async def test_reading_again_gives_no_time_to_what_else_is_late() -> None:
     """Each deadline is its own: that the client reads must not give it for ever to send its body."""
 
