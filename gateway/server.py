@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
+import signal
 import socket
 from functools import partial
 from pathlib import Path
@@ -18,35 +20,46 @@ from gateway.settings import GatewaySettings
 
 _BACKLOG = 4096
 _AFTER_HAND_BACK_S = 2
+_OWN_DESCRIPTORS = 128  # for the listener, the ledger, the probes, the interpreter
 
 
 class Server(uvicorn.Server):
-    """Handed-back calls: what still runs when `shutdown_s` is over ends with a word to its client."""
+    """Stops in three steps: takes nothing more, lets what runs end, and hands back what `shutdown_s` is too short for.
+
+    While it drains, connections that were kept stay open, and whatever is asked on them is answered with `server_stopping`: a
+    readiness probe learns it, and a client's next call goes elsewhere instead of into a closing socket.
+    """
 
     def __init__(self, app: Gateway, settings: GatewaySettings) -> None:
         self._shutdown_s = settings.timeouts.shutdown_s
         self._app = app
+        self._connections = Connections(settings.clients, descriptors=_descriptors() - _OWN_DESCRIPTORS)
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http=partial(_connection, Connections(settings.clients)),  # type: ignore[arg-type]  # it is only called
+                http=partial(_connection, self._connections),  # type: ignore[arg-type]  # it is only called
                 lifespan="on",
                 backlog=_BACKLOG,
                 proxy_headers=False,
                 log_config=None,
-                timeout_graceful_shutdown=int(self._shutdown_s) + _AFTER_HAND_BACK_S,
+                timeout_graceful_shutdown=_AFTER_HAND_BACK_S,
             )
         )
+        self.server_state.connections = self._connections.open  # type: ignore[assignment]  # uvicorn ends them when it stops
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        hand_back = asyncio.get_running_loop().call_later(self._shutdown_s, self._app.running.hand_back)
-        try:
-            await super().shutdown(sockets)
-        finally:
-            hand_back.cancel()
+        for listener in self.servers:
+            listener.close()
+        self._connections.closing = True
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._shutdown_s
+        while self.server_state.tasks and loop.time() < until and not self.force_exit:  # noqa: ASYNC110 (uvicorn tells by a flag)
+            await asyncio.sleep(0.05)
+        self._app.running.hand_back()
+        await super().shutdown(sockets)
 
 
 def _connection(
@@ -56,9 +69,15 @@ def _connection(
     app_state: dict[str, Any],
     _loop: asyncio.AbstractEventLoop | None = None,
 ) -> ClientConnection:
-    """What uvicorn calls for each new connection; it ends those in its own set when it stops."""
-    server_state.connections = connections.open  # type: ignore[assignment]
+    """What uvicorn calls for each new connection."""
     return ClientConnection(config.loaded_app, connections, server_state.tasks, app_state)
+
+
+def _descriptors() -> int:
+    """How many files and sockets this process may have open, once it has asked for all that it may ask for."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
 
 
 def server(settings: GatewaySettings, state_dir: Path) -> Server:
@@ -72,4 +91,7 @@ def run(settings: GatewaySettings, state_dir: Path) -> None:
     # What is here now stays for good: the collector need not look at it again, nor run every 700 objects.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    # uvicorn stops on these and then raises them once more, which would make a proper end look like a death.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda *_: None)
     gateway.run()
