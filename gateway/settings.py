@@ -26,7 +26,9 @@ class StaticFleet(Frozen):
     """OpenAI-compatible servers at fixed addresses, probed before they get calls."""
 
     kind: Literal["static"]
-    urls: tuple[str, ...] = Field(min_length=1, description="Addresses without /v1, such as http://10.0.0.7:8000.")
+    urls: tuple[Annotated[str, Field(pattern="^http://")], ...] = Field(
+        min_length=1, description="Addresses without /v1, such as http://10.0.0.7:8000."
+    )
     models: tuple[str, ...] | dict[str, str] = Field(
         (),
         description="Models that are expected there even before a server has answered. As a mapping, what the servers call each, "

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from gateway.adapters.http_connection import HttpConnection
 from gateway.errors import UpstreamUnreachable
 from gateway.ports import Replica
+from gateway.protocol.plain import Engine
 
 # Uvicorn, which vLLM's server runs on, closes idle connections after 5 s at its default.
 KEPT_S = 4.0
@@ -45,8 +46,9 @@ class _Address:
         tail = f" HTTP/1.1\r\nhost: {url.netloc}\r\ncontent-type: application/json\r\naccept-encoding: identity\r\n"
         return cls(host, url.port or 80, f"POST {url.path.rstrip('/')}".encode(), tail.encode())
 
-    def request(self, path: str, body: bytes, request_id: str) -> bytes:
-        own = f"x-request-id: {request_id}\r\ncontent-length: {len(body)}\r\n\r\n"
+    def request(self, path: str, body: bytes, request_id: str | None) -> bytes:
+        named = "" if request_id is None else f"x-request-id: {request_id}\r\n"
+        own = f"{named}content-length: {len(body)}\r\n\r\n"
         return b"".join((self.head, path.encode(), self.tail, own.encode(), body))
 
 
@@ -76,7 +78,8 @@ class HttpUpstream:
         address = self._addresses.get(base_url)
         if address is None:
             address = self._addresses[base_url] = _Address.of(base_url)
-        request = address.request(path, body, request_id)
+        # Some other servers take nothing but a UUID there: llama-cpp-python answers 400 without a word.
+        request = address.request(path, body, request_id if replica.engine is Engine.VLLM else None)
         connection = self._kept(base_url) if repeatable else None
         while True:
             is_new = connection is None

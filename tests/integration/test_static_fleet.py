@@ -81,13 +81,18 @@ class House:
         return chunks
 
     def entries(self, count: int) -> list[Entry]:
-        """This application's, newest first, once there are that many: a thread moves them into the database."""
-        until(lambda: len(self._entries()) >= count, 5, f"{count} entries")
-        return self._entries()
+        return entries_of(self.tenant, self.state_dir, count)
 
-    def _entries(self) -> list[Entry]:
-        with closing(sqlite.connect(sqlite.store_path(self.state_dir))) as connection:
-            return [entry for entry in sqlite.read_entries(connection, last=50) if entry.tenant == self.tenant]
+
+def entries_of(tenant: str, state_dir: Path, count: int) -> list[Entry]:
+    """A tenant's, newest first, once there are that many: a thread moves them into the database."""
+
+    def found() -> list[Entry]:
+        with closing(sqlite.connect(sqlite.store_path(state_dir))) as connection:
+            return [entry for entry in sqlite.read_entries(connection, last=50) if entry.tenant == tenant]
+
+    until(lambda: len(found()) >= count, 5, f"{count} entries")
+    return found()
 
 
 def says(content: str) -> list[ChatCompletionMessageParam]:

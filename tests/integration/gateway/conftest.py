@@ -141,6 +141,8 @@ def _gateway_thread(settings: GatewaySettings, state_dir: Path) -> Iterator[int]
     while not server.started and thread.is_alive() and time.monotonic() < until:
         time.sleep(0.01)
     assert server.started
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    thread.join()
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:  # a failed test must not keep the whole run from ending
+        server.should_exit = True
+        thread.join()

@@ -9,6 +9,7 @@ import pytest
 from gateway.adapters.http_upstream import HttpUpstream, Timeouts
 from gateway.errors import UpstreamUnreachable
 from gateway.ports import Replica
+from gateway.protocol.plain import Engine
 from tests.fakes import Script
 from tests.loopback import LoopbackServer, loopback, says
 
@@ -33,6 +34,13 @@ async def test_request_goes_over_the_wire_as_it_is() -> None:
     assert request.headers["x-request-id"] == "req_7"
     assert request.headers["accept-encoding"] == "identity"
     assert "authorization" not in request.headers
+
+
+async def test_servers_that_are_not_vllm_get_no_name_of_the_call() -> None:
+    async with loopback(lambda _: says(b"{}")) as server, HttpUpstream(TIMEOUTS) as upstream:
+        answer = await upstream.open(Replica("r", "m", server.url, Engine.OTHER), PATH, b"{}", "req_7")
+        answer.close()
+    assert "x-request-id" not in server.requests[0].headers
 
 
 async def test_connections_are_kept() -> None:

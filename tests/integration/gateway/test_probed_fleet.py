@@ -15,6 +15,7 @@ from gateway.adapters.static_discovery import StaticDiscovery
 from gateway.policy.breaker import FAILED_CALLS, SILENT_PROBES
 from gateway.policy.routing import Pressure
 from gateway.ports import Replica
+from gateway.protocol.plain import Engine as Running
 from tests.fakes import Script
 from tests.loopback import LoopbackServer, Request, loopback, says
 
@@ -313,3 +314,39 @@ async def test_server_without_such_metrics_is_ready_and_left_alone(
     assert not told
     asked = [request.path for request in server.requests].count("/metrics")
     assert 1 <= asked <= 2, "aiohttp asks again where a kept connection was reset"
+
+
+async def test_server_without_an_address_for_its_health_is_judged_by_its_list(session: aiohttp.ClientSession) -> None:
+    engine = Engine(health=says(b'{"detail":"Not Found"}', 404))
+    async with loopback(engine.act) as server:
+        fleet = fleet_of(StaticDiscovery([server.url], ["solar"]))
+        await fleet.look(session)
+        assert ids(fleet) == [server.url]
+        engine.models = says(b"", 500)
+        await fleet.look(session)
+        assert ids(fleet) == []
+
+
+@pytest.mark.parametrize(("owner", "told", "runs"), [("vllm", None, "vllm"), ("me", None, "other"), ("me", "vllm", "vllm")])
+async def test_what_a_server_runs_is_told_by_its_list_or_by_the_operator(
+    session: aiohttp.ClientSession, owner: str, told: str | None, runs: str
+) -> None:
+    engine = Engine(models=says(f'{{"data":[{{"id":"tiny.gguf","owned_by":"{owner}"}}]}}'.encode()))
+    async with loopback(engine.act) as server:
+        fleet = fleet_of(StaticDiscovery([server.url], {"our-tiny": "tiny.gguf"}, Running(told) if told else None))
+        await fleet.look(session)
+        assert list(fleet.models()) == ["our-tiny"]
+        assert fleet.ready("our-tiny") == (Replica(server.url, "our-tiny", server.url, Running(runs), "tiny.gguf"),)
+
+
+async def test_server_may_come_back_with_another_model(session: aiohttp.ClientSession) -> None:
+    engine = Engine()
+    async with loopback(engine.act) as server:
+        fleet = fleet_of(StaticDiscovery([server.url], []))
+        await fleet.look(session)
+        fleet.connection_broke(fleet.ready("solar")[0])
+        assert "solar" in fleet.models(), "until it is known to be another"
+        engine.models = says(b'{"data":[{"id":"kanana"}]}')
+        await fleet.look(session)
+        assert ids(fleet, "kanana") == [server.url]
+        assert ids(fleet, "solar") == []
