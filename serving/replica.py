@@ -13,6 +13,7 @@ import logging
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import sys
 import types
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from serving.spec import ModelSpec
 logger = logging.getLogger("ray.serve")
 
 Device = Literal["cpu", "gpu"]
+_LONGEST_ERROR = 1000  # characters
 
 
 def engine_args(spec: ModelSpec, device: Device) -> dict[str, Any]:
@@ -85,6 +87,7 @@ class Replica:
         tasks = await self._client.get_supported_tasks()
         app = build_app(args, supported_tasks=tasks, model_config=self._client.model_config)
         await init_app_state(self._client, app.state, args, supported_tasks=tasks)
+        _bound_error_messages()
         # On a dead engine vLLM's error handler tells its uvicorn server to exit. Here Serve owns the server and `check_health`
         # brings the restart, but the handler must find something to write to.
         app.state.server = types.SimpleNamespace()
@@ -113,6 +116,25 @@ def _sentence(error: Exception) -> str:
     """What went wrong, on one line: pydantic's errors have many, and repeat the whole input."""
     text = str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error)
     return " ".join(text.split())
+
+
+def _bound_error_messages() -> None:
+    """Keep vLLM's error messages short before it searches them for paths.
+
+    They quote what is wrong in a request, and one of vLLM's patterns takes a time that grows with the cube of what it is given:
+    16 kB of slashes in a mistyped field would hold the whole replica for minutes.
+    """
+    from vllm.entrypoints.serve.exception_handling import utils
+
+    whole = utils.sanitize_message
+
+    def bounded(message: str) -> str:
+        cleaned: str = whole(message[:_LONGEST_ERROR])
+        return cleaned
+
+    for module in list(sys.modules.values()):
+        if getattr(module, "sanitize_message", None) is whole:
+            module.sanitize_message = bounded  # type: ignore[attr-defined]
 
 
 def _preload_engine_process() -> None:

@@ -1,5 +1,7 @@
 """What a client is told when something is wrong, by a real gateway in front of a real engine."""
 
+import json
+
 import httpx
 import openai
 import pytest
@@ -44,3 +46,10 @@ def test_a_refused_call_leaves_an_entry_without_tokens(daemun: Stack, client: op
     entry = daemun.entry(caught.value.response.headers["x-request-id"])
     assert (entry["outcome"], entry["error_code"], entry["status"]) == ("rejected", "model_not_found", 404)
     assert (entry["prompt_tokens"], entry["completion_tokens"]) == (0, 0)
+
+
+def test_an_error_that_quotes_a_hostile_value_holds_nobody_up(daemun: Stack) -> None:
+    """vLLM looks for paths in its messages with a pattern that 16 kB of slashes would keep busy for two minutes."""
+    body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "안녕"}], "temperature": "/a" * 8000})
+    answer = ask(daemun, body.encode())
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "temperature")
