@@ -7,7 +7,8 @@ is handed on to the Reply, and whoever sends the reply ends it, however that goe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.dispatch import Dispatch
 from gateway.errors import CallError, InvalidApiKey, ModelNotAllowed, ModelNotFound
@@ -19,8 +20,7 @@ from gateway.receipt import Receipt
 from gateway.reply import Reply, StreamReply
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, gc=False):
     """One request as it came in, and whose it is."""
 
     id: str

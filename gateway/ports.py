@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+import msgspec
+
 from gateway.policy.routing import Pressure
 from gateway.protocol.plain import Engine
 from gateway.protocol.usage import Usage
@@ -166,8 +168,7 @@ class Upstream(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(msgspec.Struct, array_like=True, gc=False):
     """One call in the ledger. Times in seconds; `queue_s` and `first_byte_s` since the call came, None if it never got there."""
 
     id: str

@@ -11,10 +11,9 @@ import hmac
 import secrets
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import resources
 from itertools import chain
-from operator import attrgetter
 from pathlib import Path
 
 import msgspec
@@ -22,11 +21,10 @@ import msgspec
 from gateway.ports import Clock, Entry, Principal
 
 KEY_PREFIX = "dm-"
-_COLUMNS = ", ".join(field.name for field in fields(Entry))
-_PLACES = ", ".join("?" for _ in fields(Entry))
+_COLUMNS = ", ".join(Entry.__struct_fields__)
+_PLACES = ", ".join("?" for _ in Entry.__struct_fields__)
 _INSERT = f"INSERT OR IGNORE INTO ledger ({_COLUMNS}) VALUES "  # noqa: S608 (names of our own fields)
 _ROWS_A_STATEMENT = (500, 50, 5, 1)
-_row = attrgetter(*(field.name for field in fields(Entry)))
 
 
 class StoreUnusable(Exception):
@@ -179,7 +177,7 @@ def write_entries(connection: sqlite3.Connection, entries: Sequence[Entry]) -> N
         done = 0
         for rows in _ROWS_A_STATEMENT:
             while len(entries) - done >= rows:
-                values = [*chain.from_iterable(map(_row, entries[done : done + rows]))]
+                values = [*chain.from_iterable(map(msgspec.structs.astuple, entries[done : done + rows]))]
                 connection.execute(_INSERT + ", ".join([f"({_PLACES})"] * rows), values)
                 done += rows
 

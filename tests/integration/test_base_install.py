@@ -1,7 +1,6 @@
 """The base install is the gateway alone: it works where neither torch nor ray nor vllm is."""
 
 import os
-import signal
 import socket
 import subprocess
 import time
