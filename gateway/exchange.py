@@ -109,13 +109,18 @@ class Exchange:
     async def refuse(self, error: CallError) -> None:
         """Say what went wrong in the way that is still open: an answer of its own, or one `error` event that ends the stream.
 
-        In the middle of any other answer nothing is sent: a body without its end makes the server cut the connection.
+        In the middle of any other answer nothing is sent: a body without its end makes the server cut the connection. A client
+        that leaves meanwhile misses it, and that is all.
         """
-        if not self.started:
-            await send_error(self.send, self.scope, error)
-        elif self.streams:
-            event = error_event(error.body(language(self.scope)))
-            await self.send({"type": "http.response.body", "body": event, "more_body": False})
+        try:
+            if not self.started:
+                await send_error(self.send, self.scope, error)
+            elif self.streams:
+                event = error_event(error.body(language(self.scope)))
+                await self.send({"type": "http.response.body", "body": event, "more_body": False})
+        except asyncio.CancelledError:
+            if not self.is_lost():
+                raise
 
     async def fail(self) -> None:
         """Inside an `except`: what nobody foresaw becomes one answer and one traceback in the log."""

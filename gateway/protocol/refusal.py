@@ -53,7 +53,8 @@ def _decoded(body: bytes) -> Refusal:
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
         error = Refusal(said.error) if isinstance(said.error, str) else said.error
-        return Refusal(said.detail) if said.detail else error
+        said_at_all = Refusal(said.detail) if said.detail else error
+        return said_at_all if said_at_all.message.strip() else Refusal(param=said_at_all.param)
     return Refusal()
 
 

@@ -18,8 +18,13 @@ class EventSplitter:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The events completed by `data`, in order; their concatenation is what came in, less what is still incomplete."""
+        """The events completed by `data`, in order; their concatenation is what came in, less what is still incomplete.
+
+        Servers that end their lines with CRLF are understood too; their clients get a LF.
+        """
         data = self._rest + data
+        if b"\r" in data:  # never within JSON, which escapes it
+            data = data.replace(b"\r\n", b"\n")
         end = data.rfind(b"\n\n")
         if end < 0:
             self._rest = data

@@ -87,7 +87,7 @@ anything = st.one_of(scraps, events.flatmap(mutated), vllms.flatmap(mutated)).ma
 def test_splitter_neither_loses_nor_makes_up_a_byte(data: bytes, points: list[int]) -> None:
     splitter = EventSplitter()
     whole = [event for piece in cut(data, points) for event in splitter.feed(piece)]
-    assert b"".join(whole) + splitter.rest() == data
+    assert b"".join(whole) + splitter.rest() == data.replace(b"\r\n", b"\n")
     assert all(event.endswith(b"\n\n") and event.count(b"\n\n") == 1 for event in whole if b"\n\n\n" not in event)
     assert b"\n\n" not in splitter.rest()
 
@@ -99,7 +99,7 @@ def test_no_bytes_break_the_cutter_and_those_without_counts_pass(
 ) -> None:
     out = client_sees(data, wish, single, points)
     if wish is UsageWish.EVERY_CHUNK or b'"usage"' not in data:
-        assert out == data
+        assert out == data.replace(b"\r\n", b"\n")
 
 
 @fuzz(percent=14)

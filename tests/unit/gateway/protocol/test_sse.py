@@ -9,12 +9,12 @@ from gateway.protocol.sse import EventSplitter, error_event
 from tests.strategies import cuts
 from tests.vllm_stream import cut
 
-_events = st.lists(st.binary(min_size=1, max_size=30).map(lambda data: data.replace(b"\n", b"") or b"x"), max_size=8)
+_events = st.lists(st.binary(min_size=1, max_size=30).map(lambda data: data.translate(None, b"\r\n") or b"x"), max_size=8)
 
 
 @given(_events, st.binary(max_size=5), cuts)
 def test_events_are_the_same_at_any_cut(events: list[bytes], rest: bytes, points: list[int]) -> None:
-    rest = rest.replace(b"\n", b"")
+    rest = rest.translate(None, b"\r\n")
     splitter = EventSplitter()
     data = b"".join(event + b"\n\n" for event in events) + rest
     out = [event for piece in cut(data, points) for event in splitter.feed(piece)]
@@ -31,3 +31,13 @@ def test_no_byte_is_lost_or_made_up(pieces: list[bytes]) -> None:
 
 def test_error_event_is_one_event() -> None:
     assert error_event(b'{"error":{}}') == b'event: error\ndata: {"error":{}}\n\n'
+
+
+@given(st.lists(st.integers(0, 60), max_size=6))
+def test_lines_may_end_as_in_http(points: list[int]) -> None:
+    """As servers built on sse-starlette do."""
+    splitter = EventSplitter()
+    data = b'data: {"a":1}\r\n\r\n: ping\r\n\r\ndata: [DONE]\r\n\r\n'
+    events = [event for piece in cut(data, points) for event in splitter.feed(piece)]
+    assert events == [b'data: {"a":1}\n\n', b": ping\n\n", b"data: [DONE]\n\n"]
+    assert splitter.rest() == b""
