@@ -167,7 +167,7 @@ def test_client_that_does_not_read_is_bounded_in_memory_and_time(running: Runnin
     assert (entry.outcome, entry.status) == ("aborted", 200)
     assert entry.duration_s is not None
     assert HASTY.stall_s < entry.duration_s < HASTY.stall_s + 8
-    assert 0 < received <= entry.completion_tokens <= received + 5
+    assert 0 < received <= entry.completion_tokens <= received + 16, "what was written counts, as nobody can know"
     assert entry.completion_tokens <= pieces.sent
 
 
