@@ -100,7 +100,7 @@ def engine() -> Engine:
 
 @pytest.fixture
 def engine_server(engine: Engine) -> Iterator[LoopbackServer]:
-    with _engine_thread(engine) as server:
+    with engine_thread(engine) as server:
         yield server
 
 
@@ -127,7 +127,7 @@ def _settings(engine_url: str, wanted: dict[str, object]) -> GatewaySettings:
 
 
 @contextmanager
-def _engine_thread(engine: Engine) -> Iterator[LoopbackServer]:
+def engine_thread(engine: Engine) -> Iterator[LoopbackServer]:
     ready, done = threading.Event(), asyncio.Event()
     made: list[tuple[LoopbackServer, asyncio.AbstractEventLoop]] = []
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,91 +15,23 @@ import httpx
 import openai
 import pytest
 
-from gateway.adapters import sqlite
-from gateway.adapters.system_clock import SystemClock
-from gateway.ports import Entry
 from gateway.protocol.openai import UsageWish
 from tests.fakes import Script
+from tests.gateway_process import GatewayProcess, gateway_process
 from tests.integration.gateway.conftest import MODEL, Engine
 from tests.integration.gateway.test_gateway import MESSAGES, SAID
 from tests.loopback import LoopbackServer
 from tests.vllm_stream import chat
 
-ROOT = Path(__file__).parents[3]
 SHUTDOWN_S = 1.5
 LONG = chat(*(f"낱말{number} " for number in range(1000)))
 
 
-@dataclass
-class Process:
-    """`daemun gateway`, with its only replica the scripted engine."""
-
-    process: subprocess.Popen[str]
-    port: int
-    key: str
-    state_dir: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0)
-
-    def kept(self) -> http.client.HTTPConnection:
-        """A connection that has been used and is kept."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        connection.request("GET", "/health/ready")
-        answer = connection.getresponse()
-        assert (answer.status, answer.read()[:14]) == (200, b'{"ready":true,')
-        return connection
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-
-    def ends(self, within_s: float) -> None:
-        """Well, and with nothing to say."""
-        _, said = self.process.communicate(timeout=within_s)
-        assert (self.process.returncode, said) == (0, "")
-
-    def entries(self) -> list[Entry]:
-        with closing(sqlite.connect(sqlite.store_path(self.state_dir))) as connection:
-            return sqlite.read_entries(connection, last=100)
-
-
 @pytest.fixture
-def running(engine: Engine, engine_server: LoopbackServer, tmp_path: Path) -> Iterator[Process]:
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        port = int(taken.getsockname()[1])
-    settings = {
-        "STATE_DIR": str(tmp_path),
-        "GATEWAY__PORT": str(port),
-        "GATEWAY__FLEETS": json.dumps([{"kind": "static", "urls": [engine_server.url]}]),
-        "GATEWAY__LOG_LEVEL": "warning",
-        "GATEWAY__QUEUE__PLACES_PER_REPLICA": "2",
-        "GATEWAY__TIMEOUTS__SHUTDOWN_S": str(SHUTDOWN_S),
-    }
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | {f"DAEMUN_{name}": value for name, value in settings.items()}
-    with closing(sqlite.connect(sqlite.store_path(tmp_path))) as connection:
-        key, _ = sqlite.create_key(connection, SystemClock(), tenant="anna", project="chatbot")
-    command = [sys.executable, "-m", "daemun", "gateway"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-    try:
-        made = Process(process, port, key, tmp_path)
-        until(lambda: _is_ready(made), 30)
+def running(engine_server: LoopbackServer, tmp_path: Path) -> Iterator[GatewayProcess]:
+    settings = {"QUEUE__PLACES_PER_REPLICA": "2", "TIMEOUTS__SHUTDOWN_S": str(SHUTDOWN_S)}
+    with gateway_process(engine_server.url, tmp_path, **settings) as made:
         yield made
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def _is_ready(gateway: Process) -> bool:
-    assert gateway.process.poll() is None
-    try:
-        return httpx.get(f"{gateway.url}/health/ready").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def until(true: Callable[[], bool], within_s: float) -> None:
@@ -118,7 +44,7 @@ def until(true: Callable[[], bool], within_s: float) -> None:
 class Listening(threading.Thread):
     """A client that streams, and what it got: its text, and the error that ended it."""
 
-    def __init__(self, gateway: Process, **fields: Any) -> None:
+    def __init__(self, gateway: GatewayProcess, **fields: Any) -> None:
         super().__init__()
         self.said = ""
         self.error: openai.APIError | None = None
@@ -138,7 +64,7 @@ class Listening(threading.Thread):
         until(lambda: bool(self.said), 10)
 
 
-def test_stream_that_ends_in_time_ends_as_if_nothing_were(running: Process, engine: Engine) -> None:
+def test_stream_that_ends_in_time_ends_as_if_nothing_were(running: GatewayProcess, engine: Engine) -> None:
     engine.every_s = 0.15
     listening = Listening(running)
     listening.wait_for_its_begin()
@@ -150,7 +76,7 @@ def test_stream_that_ends_in_time_ends_as_if_nothing_were(running: Process, engi
     assert (entry.outcome, entry.completion_tokens) == ("completed", 6)
 
 
-def test_stream_that_takes_longer_is_handed_back_with_one_event(running: Process, engine: Engine) -> None:
+def test_stream_that_takes_longer_is_handed_back_with_one_event(running: GatewayProcess, engine: Engine) -> None:
     engine.generation, engine.every_s = LONG, 0.02
     body = {"model": MODEL, "messages": MESSAGES, "stream": True}
     headers = {"authorization": f"Bearer {running.key}", "accept-language": "ko"}
@@ -173,7 +99,7 @@ def test_stream_that_takes_longer_is_handed_back_with_one_event(running: Process
     assert entry.duration_s > SHUTDOWN_S
 
 
-def test_official_client_raises_on_a_stream_that_is_handed_back(running: Process, engine: Engine) -> None:
+def test_official_client_raises_on_a_stream_that_is_handed_back(running: GatewayProcess, engine: Engine) -> None:
     engine.generation, engine.every_s = LONG, 0.02
     listening = Listening(running)
     listening.wait_for_its_begin()
@@ -184,7 +110,7 @@ def test_official_client_raises_on_a_stream_that_is_handed_back(running: Process
     assert listening.error.code == "server_stopping"
 
 
-def test_what_runs_or_waits_without_an_answer_yet_is_told_to_come_again(running: Process, engine: Engine) -> None:
+def test_what_runs_or_waits_without_an_answer_yet_is_told_to_come_again(running: GatewayProcess, engine: Engine) -> None:
     engine.script = Script(pieces=tuple(LONG.events(UsageWish.EVERY_CHUNK)[:3]), end="hangs", every_s=0)
     streaming = Listening(running)
     streaming.wait_for_its_begin()
@@ -204,7 +130,7 @@ def test_what_runs_or_waits_without_an_answer_yet_is_told_to_come_again(running:
     assert sum(entry.queue_s is None for entry in entries) == 1
 
 
-def test_no_call_is_taken_while_it_drains_and_it_is_not_ready(running: Process, engine: Engine) -> None:
+def test_no_call_is_taken_while_it_drains_and_it_is_not_ready(running: GatewayProcess, engine: Engine) -> None:
     """New connections are refused, kept ones get an answer: the next call goes elsewhere, whether clients or balancers choose."""
     engine.generation, engine.every_s = chat(*"꽤 긴 이야기이다."), 0.1
     probe, caller, unused = running.kept(), running.kept(), running.kept()
@@ -228,7 +154,7 @@ def test_no_call_is_taken_while_it_drains_and_it_is_not_ready(running: Process, 
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_idle_process_ends_at_once(running: Process, signum: signal.Signals) -> None:
+def test_idle_process_ends_at_once(running: GatewayProcess, signum: signal.Signals) -> None:
     kept = running.kept()
     began = time.monotonic()
     running.process.send_signal(signum)
@@ -237,7 +163,7 @@ def test_idle_process_ends_at_once(running: Process, signum: signal.Signals) -> 
     kept.close()
 
 
-def test_client_that_reads_nothing_does_not_hold_up_the_end(running: Process, engine: Engine) -> None:
+def test_client_that_reads_nothing_does_not_hold_up_the_end(running: GatewayProcess, engine: Engine) -> None:
     engine.script = Script(pieces=tuple(chat(*["x" * 32_000] * 2000).events(UsageWish.EVERY_CHUNK)), every_s=0)
     body = json.dumps({"model": MODEL, "messages": MESSAGES, "stream": True}).encode()
     fixed = ["POST /v1/chat/completions HTTP/1.1", "host: x", f"authorization: Bearer {running.key}"]
