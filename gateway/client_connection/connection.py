@@ -153,14 +153,17 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.write_paused = True
-        self.write_deadline = self.loop.time() + self.connections.limits.stall_s
-        self._unread = self._transport.get_write_buffer_size()
+        self._expect_reading()
 
     def resume_writing(self) -> None:
         self.write_paused = False
-        self.write_deadline = _NEVER
         self._wake_writer()
-        if self._running is None and not self._lingers and not self.is_closing():
+        if self.is_closing():
+            return  # the rest has to be read in time too
+        self.write_deadline = _NEVER
+        if self._lingers:
+            self.deadline = self.loop.time() + _LINGER_S
+        elif self._running is None:
             self._go_on()
 
     # httptools' side
@@ -365,28 +368,28 @@ class ClientConnection(asyncio.Protocol):
         """Read on for a moment without listening: a closed socket with unread bytes would take the answer with it."""
         self._deaf = self._lingers = True
         self._arriving = self._pipelined = None
-        self.deadline = self.loop.time() + (self.connections.limits.stall_s if self.write_paused else _LINGER_S)
+        self.deadline = _NEVER if self.write_paused else self.loop.time() + _LINGER_S
         self.connections.waiting[self] = None
         if not self._transport.is_closing():
             self.read_on()
             self._transport.write_eof()
 
     def _close(self) -> None:
-        """Once all is written, for which there is only so much time."""
+        """Once all is read, which has to go on as fast as ever."""
         self._deaf = True
         self._pipelined = None
-        self.deadline = self.loop.time() + self.connections.limits.stall_s
+        self.deadline = _NEVER
+        self._expect_reading()
         self._transport.close()
 
     # for `Connections` and for uvicorn
 
     def expire(self, now: float) -> None:
         if self.write_deadline < now:
-            unread = self._transport.get_write_buffer_size()
-            if self._unread - unread < _LEAST_READ:
+            unread_before = self._unread
+            self._expect_reading()
+            if unread_before - self._unread < _LEAST_READ:
                 self.drop()
-            self._unread = unread
-            self.write_deadline = now + self.connections.limits.stall_s
         elif self.reading_paused:  # the client waits for us
             self.deadline = now + self.connections.limits.body_grace_s
         elif not self._deaf and (self._in_head or self._arriving is not None):
@@ -432,6 +435,10 @@ class ClientConnection(asyncio.Protocol):
         """How much of bodies is here and nobody has taken."""
         waiting = sum(len(cycle.body) for cycle in self._pipelined) if self._pipelined else 0
         return waiting + (len(self._running.body) if self._running is not None else 0)
+
+    def _expect_reading(self) -> None:
+        self._unread = self._transport.get_write_buffer_size()
+        self.write_deadline = self.loop.time() + self.connections.limits.stall_s
 
     def _wake_writer(self) -> None:
         drained, self._drained = self._drained, None

@@ -94,7 +94,10 @@ class Cycle:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Nothing happens once the client is gone. Raises RuntimeError or ValueError for what is no HTTP answer."""
+        """Waits before it writes, never after: when it returns, the message is on its way, and counts as sent.
+
+        Nothing happens once the client is gone. Raises RuntimeError or ValueError for what is no HTTP answer.
+        """
         connection = self._connection
         if connection.lost or (self.complete and not self.started):
             return
@@ -105,6 +108,8 @@ class Cycle:
             raise RuntimeError("ASGI messages out of order: " + message["type"])
         body: bytes = message.get("body", b"")
         more = message.get("more_body", False)
+        if connection.write_paused and more:
+            await connection.drain()
         if self._chunked:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if not more:
@@ -120,8 +125,6 @@ class Cycle:
         if not more:
             self.complete = True
             connection.answered(self)
-        elif connection.write_paused:
-            await connection.drain()
 
     def _make_head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         connection, version = self._connection, self.scope["http_version"]

@@ -40,6 +40,8 @@ class Engine:
             return says(b"")
         if request.path == "/v1/models":
             return says(json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "vllm"}]}).encode())
+        if request.method == "GET":
+            return says(b"", 404)
         if self.script is not None:
             return self.script
         asked = json.loads(request.body)
@@ -97,22 +99,35 @@ def engine() -> Engine:
 
 
 @pytest.fixture
-def running(engine: Engine, tmp_path: Path) -> Iterator[Running]:
-    with _engine_thread(engine) as server, _gateway_thread(_settings(server.url), tmp_path) as port:
+def engine_server(engine: Engine) -> Iterator[LoopbackServer]:
+    with engine_thread(engine) as server:
+        yield server
+
+
+@pytest.fixture
+def wanted() -> dict[str, object]:
+    """What a test wants otherwise in the gateway's settings; to be overridden."""
+    return {}
+
+
+@pytest.fixture
+def running(engine: Engine, engine_server: LoopbackServer, wanted: dict[str, object], tmp_path: Path) -> Iterator[Running]:
+    with _gateway_thread(_settings(engine_server.url, wanted), tmp_path) as port:
         with closing(sqlite.connect(sqlite.store_path(tmp_path))) as connection:
             key, _ = sqlite.create_key(connection, SystemClock(), tenant="anna", project="chatbot")
-        made = Running(port, key, tmp_path, engine, server)
+        made = Running(port, key, tmp_path, engine, engine_server)
         made.wait_until_ready()
         yield made
 
 
-def _settings(engine_url: str) -> GatewaySettings:
+def _settings(engine_url: str, wanted: dict[str, object]) -> GatewaySettings:
     queue = QueueSettings(places_per_replica=8, patience_s=2, cold_patience_s=2)
-    return GatewaySettings(fleets=(StaticFleet(kind="static", urls=(engine_url,)),), look_s=0.05, queue=queue)
+    usual = {"fleets": (StaticFleet(kind="static", urls=(engine_url,)),), "look_s": 0.05, "queue": queue}
+    return GatewaySettings.model_validate(usual | wanted)
 
 
 @contextmanager
-def _engine_thread(engine: Engine) -> Iterator[LoopbackServer]:
+def engine_thread(engine: Engine) -> Iterator[LoopbackServer]:
     ready, done = threading.Event(), asyncio.Event()
     made: list[tuple[LoopbackServer, asyncio.AbstractEventLoop]] = []
 

@@ -3,68 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gateway.protocol.asgi import Receive, Scope, Send
-from tests.fakes import VirtualLoop
+from tests.unit.gateway.client_connection.malformed import MALFORMED, POST
 from tests.unit.gateway.client_connection.wire import LIMITS, Echo, Wire, answer, piece, request, start, whole_body
 from tests.vllm_stream import cut
 
 GET = request()
-POST = b"POST / HTTP/1.1\r\nhost: x\r\n"
-
-MALFORMED = {
-    "TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "SSH": b"SSH-2.0-OpenSSH_9.2\r\n",
-    "garbage": b"\xff\xfe\x00\x01\r\n\r\n",
-    "unknown method": b"FOO / HTTP/1.1\r\nhost: x\r\n\r\n",
-    "proxying": b"CONNECT example.com:443 HTTP/1.1\r\nhost: example.com\r\n\r\n",
-    "no version": b"GET /\r\n\r\n",
-    "version 0.9": b"GET / HTTP/0.9\r\nhost: x\r\n\r\n",
-    "version 1.2": b"GET / HTTP/1.2\r\nhost: x\r\n\r\n",
-    "version 2.0": b"GET / HTTP/2.0\r\nhost: x\r\n\r\n",
-    "no target": b"GET HTTP/1.1\r\nhost: x\r\n\r\n",
-    "target without a slash": b"GET abc HTTP/1.1\r\nhost: x\r\n\r\n",
-    "target with a NUL": b"GET /\x00 HTTP/1.1\r\nhost: x\r\n\r\n",
-    "raw Hangul in the target": "GET /한 HTTP/1.1\r\nhost: x\r\n\r\n".encode(),
-    "absolute target without a host": b"GET http:///x HTTP/1.1\r\nhost: x\r\n\r\n",
-    "lines that end in LF": b"GET / HTTP/1.1\nhost: x\n\n",
-    "lines that end in CR": b"GET / HTTP/1.1\rhost: x\r\r",
-    "NUL in a value": b"GET / HTTP/1.1\r\nhost: x\r\na: b\x00c\r\n\r\n",
-    "CR in a value": b"GET / HTTP/1.1\r\nhost: x\ra: b\r\n\r\n",
-    "folded line": b"GET / HTTP/1.1\r\nhost: x\r\na: b\r\n c\r\n\r\n",
-    "space before the colon": b"GET / HTTP/1.1\r\nhost : x\r\n\r\n",
-    "header without a name": b"GET / HTTP/1.1\r\nhost: x\r\n: b\r\n\r\n",
-    "no host": b"GET / HTTP/1.1\r\n\r\n",
-    "two hosts": b"GET / HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n",
-    "two hosts in 1.0": b"GET / HTTP/1.0\r\nhost: x\r\nhost: y\r\n\r\n",
-    "length and chunks": POST + b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-    "chunks and length": POST + b"transfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n",
-    "two lengths": POST + b"content-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
-    "the same length twice": POST + b"content-length: 3\r\ncontent-length: 3\r\n\r\nabc",
-    "list of lengths": POST + b"content-length: 3, 3\r\n\r\nabc",
-    "signed length": POST + b"content-length: +3\r\n\r\nabc",
-    "negative length": POST + b"content-length: -3\r\n\r\nabc",
-    "hexadecimal length": POST + b"content-length: 0x3\r\n\r\nabc",
-    "empty length": POST + b"content-length: \r\n\r\nabc",
-    "endless length": POST + b"content-length: 99999999999999999999\r\n\r\nabc",
-    "chunked not last": POST + b"transfer-encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
-    "chunked twice": POST + b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-    "nearly chunked": POST + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
-    "other coding": POST + b"transfer-encoding: gzip\r\n\r\nabc",
-    "chunks in 1.0": POST.replace(b"1.1", b"1.0") + b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-    "bad chunk size": POST + b"transfer-encoding: chunked\r\n\r\nxyz\r\n",
-    "signed chunk size": POST + b"transfer-encoding: chunked\r\n\r\n-3\r\nabc\r\n",
-    "endless chunk size": POST + b"transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
-    "chunk longer than said": POST + b"transfer-encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n",
-    "chunk that ends in LF": POST + b"transfer-encoding: chunked\r\n\r\n3\nabc\n0\n\n",
-    "bad trailer": POST + b"transfer-encoding: chunked\r\n\r\n0\r\na b: c\r\n\r\n",
-}
 
 
 @pytest.mark.parametrize("name", MALFORMED)
@@ -214,64 +161,3 @@ async def test_upgrade_to_nonsense_is_refused_like_any() -> None:
     wire = Wire(Echo())
     await wire.ask(request("POST", "/", b"hello", "Connection: Upgrade", "Upgrade: h2c") + b"nonsense")
     assert wire.statuses == [200, 400]
-
-
-PARTS = [
-    GET,
-    request("POST", "/", b"hello"),
-    request("POST", "/", chunks=[b"he", b"llo"]),
-    request("POST", "/", b"x" * 70_000),
-    request("HEAD"),
-    request("POST", "/", b"hello", "expect: 100-continue"),
-    request("POST", "/", b"hello", "connection: close"),
-    request("GET", "/", b"", "connection: upgrade", "upgrade: websocket"),
-    b"\r\n",
-    b"0\r\n\r\n",
-    b" ",
-    b"\x00",
-    b"a: b\r\n",
-    b"x" * 3000,
-    *MALFORMED.values(),
-]
-
-
-@given(
-    parts=st.lists(st.sampled_from(PARTS) | st.binary(max_size=30), max_size=6),
-    dropped=st.lists(st.integers(0, 100_000), max_size=3),
-    points=st.lists(st.integers(0, 100_000), max_size=6),
-    reads=st.booleans(),
-    waits=st.booleans(),
-)
-def test_whatever_a_client_sends_is_over_in_time(
-    parts: list[bytes], dropped: list[int], points: list[int], reads: bool, waits: bool
-) -> None:
-    """And answered with whole answers, as far as the client reads, and without a word in the log."""
-
-    async def feed() -> None:
-        data = b"".join(parts)
-        for at in dropped:
-            at %= len(data) + 1
-            data = data[:at] + data[at + 1 :]
-        wire = Wire(Echo())
-        if not reads:
-            wire.transport.client_stops_reading()
-        for each in cut(data, points):
-            wire.feed(each)
-            if waits:
-                await wire.settle()
-        await asyncio.sleep(300)
-        assert wire.is_quiet
-        assert not wire.connections.open
-        if b"HEAD" not in data:
-            assert all(found.whole for found in wire.answers)
-
-    said: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = said.append  # type: ignore[assignment]
-    logging.getLogger().addHandler(handler)
-    try:
-        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            runner.run(feed())
-    finally:
-        logging.getLogger().removeHandler(handler)
-    assert said == []

@@ -180,16 +180,20 @@ async def test_client_that_reads_slowly_but_enough_is_not_dropped() -> None:
     assert wire.is_quiet
 
 
-async def test_large_answer_may_be_read_for_longer_than_any_limit() -> None:
+@pytest.mark.parametrize("wants", ["keep-alive", "close"])
+async def test_large_answer_may_be_read_for_longer_than_any_limit(wants: str) -> None:
     """The time for the next request begins when the answer has been read; a look at the progress keeps it alive before."""
     wire = Wire(Echo())
     wire.transport.client_stops_reading()
     size = 1_000_000
-    upload = request("POST", body=b"x" * size)
+    upload = request("POST", "/", b"x" * size, f"connection: {wants}")
     await wire.ask(*(upload[at : at + 50_000] for at in range(0, len(upload), 50_000)))
     for _ in range(size // 2000):
         await asyncio.sleep(1)
         wire.transport.client_reads(2000)
+    assert not wire.transport.aborted
+    if wants == "close":
+        return
     await asyncio.sleep(LIMITS.idle_s - 10)
     await wire.ask(GET)
     assert wire.statuses == [200, 200]
@@ -225,7 +229,15 @@ async def test_large_answer_to_half_a_body_can_be_read_too() -> None:
     await asyncio.sleep(10)
     assert not wire.transport.is_closing()
     wire.transport.client_reads(100_000)
-    await asyncio.sleep(LIMITS.stall_s - 9)
+    await asyncio.sleep(6)
+    assert wire.is_quiet
+
+
+async def test_answer_to_half_a_body_that_is_not_read_ends_too() -> None:
+    wire = Wire(answering(lambda send: answer(send, b"x" * 100_000)))
+    wire.transport.client_stops_reading()
+    await wire.ask(request("POST", body=b"hello")[:-1])
+    await asyncio.sleep(LIMITS.stall_s + 1)
     assert wire.is_quiet
 
 
