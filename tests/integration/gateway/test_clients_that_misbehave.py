@@ -167,7 +167,8 @@ def test_client_that_does_not_read_is_bounded_in_memory_and_time(running: Runnin
     assert (entry.outcome, entry.status) == ("aborted", 200)
     assert entry.duration_s is not None
     assert HASTY.stall_s < entry.duration_s < HASTY.stall_s + 8
-    assert 0 < received <= entry.completion_tokens <= received + 16, "what was written counts, as nobody can know"
+    # What was written counts, sent or not: at most one piece on top of a full buffer.
+    assert 0 < received <= entry.completion_tokens <= received + 24
     assert entry.completion_tokens <= pieces.sent
 
 
@@ -240,7 +241,7 @@ def test_body_limits(running: Running, messages: list[dict[str, object]], limit:
     answer = httpx.post(running.url + CHAT, content=content, headers={"authorization": f"Bearer {running.key}"})
     if limit is None:
         assert answer.status_code == 200
-        assert running.server.requests[-1].body == body
+        assert [request.body for request in running.server.requests if request.path == CHAT] == [body]
     else:
         error = answer.json()["error"]
         assert (answer.status_code, error["code"], error["type"]) == (413, "request_too_large", "invalid_request_error")
