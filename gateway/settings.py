@@ -67,7 +67,7 @@ class ClientLimits(Frozen):
     body_grace_s: float = Field(20.0, gt=0, description="For a request's body, on top of its size at body_bytes_per_s.")
     body_bytes_per_s: int = Field(16 * 1024, ge=1, description="The slowest upload that is put up with for long.")
     idle_s: float = Field(65.0, gt=0, description="Between two requests; load balancers should close before that.")
-    stall_s: float = Field(60.0, gt=0, description="For a client that reads nothing of its answer.")
+    stall_s: float = Field(60.0, gt=0, description="For a client to take another 48 KiB of its answer.")
     connections: int = Field(
         16_384, ge=1, description="More than this, and those that have waited longest without a whole request are closed."
     )
