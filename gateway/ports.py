@@ -163,7 +163,7 @@ class Upstream(Protocol):
         """Send a POST and wait for the answer's head. The answer must be closed, or used as `async with`.
 
         What is not `repeatable` is sent at most once. Raises UpstreamUnreachable (its field `reached` False if nothing was sent)
-        or UpstreamTimeout.
+        or UpstreamTimeout, and TooManyConnections where it is this process that has no socket left.
         """
         ...
 

@@ -7,18 +7,21 @@ new connection, and only while not one byte of an answer has come.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
 from gateway.adapters.http_connection import HttpConnection
-from gateway.errors import UpstreamUnreachable
+from gateway.errors import TooManyConnections, UpstreamUnreachable
 from gateway.ports import Replica
 from gateway.protocol.plain import Engine
 
 # Uvicorn, which vLLM's server runs on, closes idle connections after 5 s at its default.
 KEPT_S = 4.0
+# Of descriptors, ports or buffers: no replica is to blame.
+_OUR_OWN_LACK = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,8 @@ class HttpUpstream:
             async with asyncio.timeout(self._timeouts.connect_s):
                 _, connection = await asyncio.get_running_loop().create_connection(HttpConnection, address.host, address.port)
         except OSError as problem:  # TimeoutError is one
+            if problem.errno in _OUR_OWN_LACK:
+                raise TooManyConnections from problem
             raise UpstreamUnreachable(reached=False) from problem
         return connection
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 
 import pytest
 
 from gateway.adapters.http_upstream import HttpUpstream, Timeouts
-from gateway.errors import UpstreamUnreachable
+from gateway.errors import TooManyConnections, UpstreamUnreachable
 from gateway.ports import Replica
 from gateway.protocol.plain import Engine
 from tests.fakes import Script
@@ -116,3 +118,16 @@ async def test_answers_that_are_no_http_are_unreachable() -> None:
     async with server, HttpUpstream(TIMEOUTS) as upstream:
         with pytest.raises(UpstreamUnreachable):
             await upstream.open(Replica("r", "m", f"http://127.0.0.1:{port}"), PATH, b"", "req_7")
+
+
+async def test_sockets_that_we_lack_are_not_the_replicas_fault() -> None:
+    async with loopback(lambda _: says(b"{}")) as server, HttpUpstream(TIMEOUTS) as upstream:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        spare = os.open(os.devnull, os.O_RDONLY)
+        os.close(spare)  # the lowest number that is free
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+        try:
+            with pytest.raises(TooManyConnections):
+                await upstream.open(Replica("r", "m", server.url), PATH, b"{}", "req_7")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
