@@ -2,3 +2,7 @@
 
 It imports neither ray nor vllm nor torch: any OpenAI-compatible server can be its fleet.
 """
+
+from gateway import compiled
+
+compiled.prefer()

@@ -6,10 +6,6 @@ is handed on to the Reply, and whoever sends the reply ends it, however that goe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import msgspec
-
 from gateway.dispatch import Dispatch
 from gateway.errors import CallError, InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.lease import Lease
@@ -20,12 +16,15 @@ from gateway.receipt import Receipt
 from gateway.reply import Reply, StreamReply
 
 
-class Call(msgspec.Struct, frozen=True, gc=False):
+class Call:
     """One request as it came in, and whose it is."""
 
-    id: str
-    principal: Principal
-    request: Request
+    __slots__ = ("id", "principal", "request")
+
+    def __init__(self, id: str, principal: Principal, request: Request) -> None:
+        self.id = id
+        self.principal = principal
+        self.request = request
 
 
 class Pipeline:
@@ -84,9 +83,9 @@ class Pipeline:
             key_id=principal.key_id,
         )
 
-    def _ready(self) -> Iterator[Replica]:
+    def _ready(self) -> list[Replica]:
         fleet = self._ports.fleet
-        return (replica for model in fleet.models() for replica in fleet.ready(model))
+        return [replica for model in fleet.models() for replica in fleet.ready(model)]
 
     def _check_model(self, model: str, principal: Principal) -> None:
         known = model in self._ports.fleet.models()

@@ -37,6 +37,7 @@ _ASGI = {"version": "3.0", "spec_version": "2.3"}
 class ClientConnection(asyncio.Protocol):
     """`when_lost` is called in the moment in which it is lost. The deadlines are times of the loop; see `Connections`."""
 
+    __deletable__ = ("_parser",)
     __slots__ = (
         "_app",
         "_app_state",

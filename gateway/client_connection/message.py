@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import httptools
@@ -19,7 +20,7 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".enc
 def read_target(target: bytes) -> tuple[str, bytes, bytes]:
     """Path, the same as it came, and query. Raises httptools.HttpParserInvalidURLError."""
     if not target.startswith(b"/"):  # the absolute form, which proxies are sent (3.2.2), or an asterisk
-        url = httptools.parse_url(target)
+        url: Any = httptools.parse_url(target)  # its stubs say that no part is ever missing
         target = b"%b?%b" % (url.path or b"/", url.query or b"")
     path, _, query = target.partition(b"?")
     decoded = unquote_to_bytes(path) if b"%" in path else path

@@ -27,17 +27,17 @@ def _ends() -> tuple[int, ...]:
 
 
 _ENDS = _ends()
-_BLOCKS = tuple(slice(start, end) for start, end in zip((0, *_ENDS), _ENDS, strict=False))
-MOST_BLOCKS = len(_BLOCKS)
+MOST_BLOCKS = len(_ENDS)
 LEAST_ENTRIES = 4 * MOST_BLOCKS
 
 
 def chain(prompt: bytes) -> list[int]:
     """One hash for each whole block of the prompt's first 64 kB, each standing for all bytes up to its block's end."""
-    hashes, before = [], 0
-    for block in _BLOCKS[: bisect_right(_ENDS, len(prompt))]:
-        before = hash((before, prompt[block]))
+    hashes, before, start = [], 0, 0
+    for end in _ENDS[: bisect_right(_ENDS, len(prompt))]:
+        before = hash((before, prompt[start:end]))
         hashes.append(before)
+        start = end
     return hashes
 
 

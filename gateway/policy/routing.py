@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import exp
+from math import exp, fsum
 from typing import Generic, Protocol, TypeVar
 
 from gateway.policy.prefix import PrefixMemory, chain, entries_for, share
@@ -127,7 +127,7 @@ class _Team(Generic[R]):
         self.loads = loads
         self.paces = _paces([load.speed for load in loads])
         self.rooms = [ROOMY_WEIGHT * (load.room if now < load.room_until else 1.0) for load in loads]
-        self.usual_pace = len(loads) / sum(1.0 / pace for pace in self.paces)
+        self.usual_pace = len(loads) / fsum(1.0 / pace for pace in self.paces)
 
 
 class Flight:

@@ -11,6 +11,8 @@ import re
 
 import msgspec
 
+from gateway.protocol.sse import DATA, ENGINE_ERROR
+
 MOST_BYTES = 64 * 1024  # of a refusal that are worth reading
 _FIRST_OF_REPORT = 4096  # its first item's place and words; what follows is the client's own
 _LONGEST_MESSAGE = 1000
@@ -29,7 +31,16 @@ class _Body(msgspec.Struct, frozen=True):
     detail: str | None = None
 
 
+class _Failure(msgspec.Struct, frozen=True):
+    code: int | None = None
+
+
+class _Failed(msgspec.Struct, frozen=True):
+    error: _Failure
+
+
 _bodies = msgspec.json.Decoder(_Body)
+_failed = msgspec.json.Decoder(_Failed)
 
 
 def read(body: bytes) -> Refusal:
@@ -44,6 +55,17 @@ def read(body: bytes) -> Refusal:
     parameter = _PARAMETER.search(said.message)
     message = said.message[: parameter.start()] if parameter else said.message
     return Refusal(" ".join(message.split())[:_LONGEST_MESSAGE], _field(said.param) or (parameter[1] if parameter else None))
+
+
+def is_engines_fault(event: bytes) -> bool:
+    """Whether a stream's event says that the engine failed; of what is wrong with the request another would say the same."""
+    if not event.startswith(ENGINE_ERROR):
+        return False
+    try:
+        code = _failed.decode(event[len(DATA) :]).error.code
+    except msgspec.DecodeError:
+        return True
+    return code is None or code >= 500
 
 
 def _decoded(body: bytes) -> Refusal:

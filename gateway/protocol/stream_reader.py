@@ -22,6 +22,7 @@ from typing import Protocol
 
 import msgspec
 
+from gateway.protocol import refusal
 from gateway.protocol.chunk import NULL, Fields, choices_of, fields_of, is_null, to_event
 from gateway.protocol.continuation import End, Send, Step
 from gateway.protocol.openai import UsageWish
@@ -157,7 +158,7 @@ class StreamReader:
         return event if self._wish is UsageWish.EVERY_CHUNK else event[: at + 1] + CHUNK_END
 
     def _take_apart(self, event: bytes) -> bytes:
-        if self.broken or _is_engines_fault(event):
+        if self.broken or refusal.is_engines_fault(event):
             self.broken = True
             self._last_words.append(event)
             return b""
@@ -214,22 +215,3 @@ def _index(event: bytes) -> int:
     begin = event.find(_FIRST_INDEX) + len(_FIRST_INDEX)
     digits = event[begin : event.find(b",", begin)]
     return int(digits) if digits.isdigit() else 0
-
-
-class _Failure(msgspec.Struct, frozen=True):
-    code: int | None = None
-
-
-class _ErrorEvent(msgspec.Struct, frozen=True):
-    error: _Failure
-
-
-def _is_engines_fault(event: bytes) -> bool:
-    """Whether it says that the engine failed; of what is wrong with the request another engine would say the same."""
-    if not event.startswith(ENGINE_ERROR):
-        return False
-    try:
-        code = msgspec.json.decode(event[len(DATA) :], type=_ErrorEvent).error.code
-    except msgspec.DecodeError:
-        return True
-    return code is None or code >= 500

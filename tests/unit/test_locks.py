@@ -14,7 +14,7 @@ def versions(kind: str) -> dict[str, str]:
     return dict(ENTRY.findall((LOCKS / f"{kind}.txt").read_text()))
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "uv"])
+@pytest.mark.parametrize("kind", [*KINDS, "compiler", "uv"])
 def test_every_package_has_a_hash(kind: str) -> None:
     entries = re.split(r"\n(?=\S)", (LOCKS / f"{kind}.txt").read_text().strip())
     assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []

@@ -1,0 +1,86 @@
+"""The hot path runs compiled, by mypyc, where `scripts/compile` has been: which modules, where their builds lie, who finds them.
+
+The sources stay what they are, typed Python, and run as such wherever there is no build. A build lies in a folder named for the
+exact sources it was made of, so an edited file is never hidden by what was made of it before: all is plain Python then, until it
+is compiled anew. DAEMUN_COMPILED=no asks for plain Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.abc import MetaPathFinder
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+PACKAGE = Path(__file__).parent
+BUILDS = PACKAGE / "_builds"
+ASKED = "DAEMUN_COMPILED"
+
+MODULES = (
+    "gateway.adapters.asyncio_gate",
+    "gateway.adapters.http_connection",
+    "gateway.adapters.http_upstream",
+    "gateway.client_connection.connection",
+    "gateway.client_connection.connections",
+    "gateway.client_connection.cycle",
+    "gateway.client_connection.message",
+    "gateway.dispatch",
+    "gateway.exchange",
+    "gateway.lease",
+    "gateway.pipeline",
+    "gateway.policy.admission",
+    "gateway.policy.prefix",
+    "gateway.policy.routing",
+    "gateway.protocol.asgi",
+    "gateway.protocol.credential",
+    "gateway.protocol.recorder",
+    "gateway.protocol.sse",
+    "gateway.protocol.stream_reader",
+    "gateway.receipt",
+    "gateway.reply",
+    "gateway.routes.inference",
+)
+
+
+def digest() -> str:
+    """Of all that a build depends on: every source of the package, types in modules that stay plain included."""
+    sha = hashlib.sha256(sys.implementation.cache_tag.encode())
+    for source in sorted(PACKAGE.rglob("*.py")):
+        sha.update(b"%b\0%b\0" % (source.relative_to(PACKAGE).as_posix().encode(), source.read_bytes()))
+    return sha.hexdigest()[:16]
+
+
+@cache
+def folder() -> Path:
+    """Where the build of these sources is, or would be."""
+    return BUILDS / digest()
+
+
+def is_running() -> bool:
+    """Whether this process runs the compiled hot path."""
+    return any(isinstance(finder, _Finder) for finder in sys.meta_path)
+
+
+def prefer() -> None:
+    """From now on import the build of these sources, if there is one."""
+    if os.environ.get(ASKED, "yes") == "no" or not BUILDS.is_dir() or is_running():
+        return
+    suffix = EXTENSION_SUFFIXES[0]
+    files = {file.name.removesuffix(suffix): file for file in folder().glob(f"*{suffix}")}
+    if files:
+        sys.meta_path.insert(0, _Finder(files))
+
+
+class _Finder(MetaPathFinder):
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self._files = files
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        file = self._files.get(fullname)
+        return None if file is None else spec_from_file_location(fullname, file, loader=ExtensionFileLoader(fullname, str(file)))
