@@ -19,7 +19,7 @@ import msgspec
 from gateway.policy.breaker import Breaker, Probe
 from gateway.policy.routing import Pressure
 from gateway.ports import Replica
-from gateway.protocol import vllm_metrics
+from gateway.protocol import model_list, vllm_metrics
 from gateway.protocol.plain import Engine, engine_of
 
 log = logging.getLogger(__name__)
@@ -60,15 +60,6 @@ class Discovery(Protocol):
         ...
 
 
-class _Model(msgspec.Struct, frozen=True):
-    id: str
-    owned_by: str = ""
-
-
-class _Models(msgspec.Struct, frozen=True):
-    data: tuple[_Model, ...]
-
-
 @dataclass(slots=True)
 class _Member:
     target: Target
@@ -88,6 +79,7 @@ class ProbedFleet:
         self._listings: dict[Discovery, Listing] = {}
         self._unreadable: dict[Discovery, str] = {}
         self._members: dict[str, _Member] = {}
+        self._models: tuple[str, ...] = ()
         self._ready: dict[str, tuple[Replica, ...]] = {}
         self._listeners: list[Callable[[str], None]] = []
         self._pressure_listeners: list[Callable[[str, Pressure], None]] = []
@@ -106,9 +98,7 @@ class ProbedFleet:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def models(self) -> Sequence[str]:
-        expected = (model for listing in self._listings.values() for model in listing.expected)
-        found = (model for member in self._members.values() for model in member.models)
-        return tuple(dict.fromkeys((*expected, *found)))
+        return self._models
 
     def ready(self, model: str) -> Sequence[Replica]:
         return self._ready.get(model, ())
@@ -188,7 +178,7 @@ class ProbedFleet:
             probe = Probe.ANSWERED if await _is_healthy(member.target, session) else Probe.REFUSED
             if probe is Probe.ANSWERED and not (member.models and before.is_alive):  # it may come back with another model
                 async with session.get(f"{member.target.base_url}/v1/models") as response:
-                    _take_in(member, msgspec.json.decode(await response.read(), type=_Models).data)
+                    _take_in(member, model_list.read(await response.read()))
         except TimeoutError:
             if _now() - began - self._probe_timeout_s > _OWN_FAULT_S:
                 return
@@ -217,6 +207,9 @@ class ProbedFleet:
             tell(member.target.id, pressure)
 
     def _publish(self) -> None:
+        expected = [model for listing in self._listings.values() for model in listing.expected]
+        found = [model for member in self._members.values() for model in member.models]
+        self._models = tuple(dict.fromkeys((*expected, *found)))
         ready = self._replicas(lambda breaker: breaker.takes_calls)
         alive = self._replicas(lambda breaker: breaker.is_alive)
         # Where every replica's calls fail, the calls may be what is wrong; leaving none would fail all the others too.
@@ -249,7 +242,7 @@ async def _is_healthy(target: Target, session: aiohttp.ClientSession) -> bool:
     return False
 
 
-def _take_in(member: _Member, listed: Sequence[_Model]) -> None:
+def _take_in(member: _Member, listed: Sequence[model_list.Model]) -> None:
     target = member.target
     member.models = {target.names.get(model.id, model.id): model.id for model in listed}
     member.engine = target.engine or engine_of(tuple(model.owned_by for model in listed))

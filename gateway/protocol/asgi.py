@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
 from gateway.errors import CallError, Language
@@ -20,9 +20,10 @@ CONNECTION = "daemun.connection"
 
 def header(scope: Scope, name: bytes) -> str:
     """The first header of that (lower-case) name, or an empty string. Bytes map to Latin-1, as HTTP has it."""
-    for key, value in scope["headers"]:
+    headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+    for key, value in headers:
         if key == name:
-            return str(value, "latin-1")
+            return value.decode("latin-1")
     return ""
 
 

@@ -17,10 +17,9 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.protocol import usage
 from gateway.protocol.endpoint import Api, Endpoint, Stream
 from gateway.protocol.sse import DATA
-from gateway.protocol.usage import NO_USAGE, PromptDetails, Usage
+from gateway.protocol.usage import NO_USAGE, Counts, Usage, carriers, events, usage_of, usages
 
 
 class Meter(Protocol):
@@ -30,48 +29,6 @@ class Meter(Protocol):
 
     def usage(self) -> Usage: ...
 
-
-class _InputDetails(msgspec.Struct, frozen=True):
-    cached_tokens: int | None = None
-
-
-class _Counts(msgspec.Struct, frozen=True):
-    """Responses' and messages' own. `input_tokens` has the cached ones in it in responses, and has not in messages."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    input_tokens_details: _InputDetails | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-
-    def usage(self) -> Usage:
-        read = self.cache_read_input_tokens or 0
-        cached = read or (self.input_tokens_details and self.input_tokens_details.cached_tokens) or None
-        prompt = (self.input_tokens or 0) + read + (self.cache_creation_input_tokens or 0)
-        return Usage(prompt, self.output_tokens or 0, cached and PromptDetails(cached))
-
-
-class _Carrier(msgspec.Struct, frozen=True):
-    """Anything with counts in it: a whole answer, or a `message_delta`."""
-
-    usage: _Counts | None = None
-
-
-class _Event(msgspec.Struct, frozen=True):
-    """An event around an answer: `message_start`, or `response.completed`."""
-
-    message: _Carrier | None = None
-    response: _Carrier | None = None
-    usage: _Counts | None = None
-
-    def counts(self) -> _Counts | None:
-        carrier = self.message or self.response
-        return carrier.usage if carrier else self.usage
-
-
-_events = msgspec.json.Decoder(_Event)
-_carriers = msgspec.json.Decoder(_Carrier)
-_last_usage = msgspec.json.Decoder(Usage)
 
 _USAGE = b'"usage":'
 _OWN_COUNTS = frozenset({Api.RESPONSES, Api.MESSAGES})
@@ -83,11 +40,11 @@ def of_body(body: bytes, endpoint: Endpoint) -> Usage:
         return NO_USAGE
     if endpoint.api in _OWN_COUNTS:
         try:
-            counts = _carriers.decode(body).usage
+            counts = carriers.decode(body).usage
         except msgspec.DecodeError:
             return NO_USAGE
         return counts.usage() if counts else NO_USAGE
-    return _at_the_end(body) or usage.of_body(body)
+    return _at_the_end(body) or usage_of(body)
 
 
 def _at_the_end(body: bytes) -> Usage | None:
@@ -96,7 +53,7 @@ def _at_the_end(body: bytes) -> Usage | None:
     if begin < 0:
         return None
     try:
-        return _last_usage.decode(body[begin + len(_USAGE) : end])
+        return usages.decode(body[begin + len(_USAGE) : end])
     except msgspec.DecodeError:
         return None
 
@@ -138,8 +95,8 @@ class MessagesMeter:
             self._end = event
 
     def usage(self) -> Usage:
-        start = (self._start and _counts_in(self._start)) or _Counts()
-        end = (self._end and _counts_in(self._end)) or _Counts(output_tokens=self._deltas)
+        start = (self._start and _counts_in(self._start)) or Counts()
+        end = (self._end and _counts_in(self._end)) or Counts(output_tokens=self._deltas)
         prompt = start if end.input_tokens is None else end  # Anthropic's own servers give it at the start alone
         return msgspec.structs.replace(prompt.usage(), completion_tokens=end.output_tokens or 0)
 
@@ -183,8 +140,8 @@ def meter(api: Api) -> Meter:
     return ResponsesMeter() if api is Api.RESPONSES else MessagesMeter()
 
 
-def _counts_in(event: bytes) -> _Counts | None:
+def _counts_in(event: bytes) -> Counts | None:
     try:
-        return _events.decode(event[event.find(DATA) + len(DATA) :]).counts()
+        return events.decode(event[event.find(DATA) + len(DATA) :]).counts()
     except msgspec.DecodeError:
         return None

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TypeVar
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UnsetType
 
 from gateway.errors import InvalidField, InvalidRequest, MalformedJson, NothingIsKept, OperatorField
 from gateway.protocol import continuation
@@ -47,26 +47,57 @@ class UsageWish(Enum):
 _NO_WISH = UsageWish.NONE
 
 
-class Request(msgspec.Struct, frozen=True, gc=False):
+class Request:
     """A request as read.
 
-    `body` is what the engine gets, `prompt` the raw JSON of all that the model will read. A choice has at most `max_tokens`;
-    there are `n` a prompt; `single_choice` is whether there is one in all, `repeatable` whether sending it twice does no harm,
-    `plan` how its stream would go on elsewhere, if it could.
+    `body` is what the engine gets, `own_body` what the client sent, `prompt` the raw JSON of all that the model will read. A
+    choice has at most `max_tokens`; there are `n` a prompt; `single_choice` is whether there is one in all, `repeatable` whether
+    sending it twice does no harm, `plan` how its stream would go on elsewhere, if it could.
     """
 
-    endpoint: Endpoint
-    model: str
-    body: bytes
-    prompt: bytes
-    max_tokens: int | None
-    stream: bool = False
-    wish: UsageWish = UsageWish.NONE
-    n: int = 1
-    single_choice: bool = True
-    repeatable: bool = True
-    plan: Plan | None = None
-    own_body: bytes = b""  # the client's
+    __slots__ = (
+        "body",
+        "endpoint",
+        "max_tokens",
+        "model",
+        "n",
+        "own_body",
+        "plan",
+        "prompt",
+        "repeatable",
+        "single_choice",
+        "stream",
+        "wish",
+    )
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        model: str,
+        body: bytes,
+        prompt: bytes,
+        max_tokens: int | None,
+        *,
+        own_body: bytes,
+        stream: bool = False,
+        wish: UsageWish = UsageWish.NONE,
+        n: int = 1,
+        single_choice: bool = True,
+        repeatable: bool = True,
+        plan: Plan | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.model = model
+        self.body = body
+        self.prompt = prompt
+        self.max_tokens = max_tokens
+        self.own_body = own_body
+        self.stream = stream
+        self.wish = wish
+        self.n = n
+        self.single_choice = single_choice
+        self.repeatable = repeatable
+        self.plan = plan
 
     @property
     def again(self) -> Send | None:
@@ -122,12 +153,12 @@ def _completion(head: Chunked, body: bytes, endpoint: Endpoint) -> Request:
         body,
         head.prompt(),
         head.most_tokens(),
-        bool(head.stream),
-        _NO_WISH if options is UNSET else _wish(options),
-        n,
-        single,
-        plan=plan,
         own_body=own_body,
+        stream=bool(head.stream),
+        wish=_NO_WISH if isinstance(options, UnsetType) else _wish(options),
+        n=n,
+        single_choice=single,
+        plan=plan,
     )
 
 

@@ -28,7 +28,7 @@ from gateway.protocol.continuation import End, Send, Step
 from gateway.protocol.openai import UsageWish
 from gateway.protocol.sse import DATA, DONE, ENGINE_ERROR
 from gateway.protocol.translation import CHOICES, Rerun, is_role
-from gateway.protocol.usage import NO_USAGE, Usage, of_body
+from gateway.protocol.usage import NO_USAGE, Usage, usage_of
 
 _USAGE = b'],"usage":{'
 _ANOTHER_FIELD = b'},"'
@@ -137,7 +137,7 @@ class StreamReader:
         With one choice the last chunk's counts are the call's. With several, each chunk counts its own choice, so the call's
         are the sum over the choices of each one's last; the totals at the end say it all again.
         """
-        counts = {choice: of_body(event[len(DATA) :]) for choice, event in self._delivered.items()}
+        counts = {choice: usage_of(event[len(DATA) :]) for choice, event in self._delivered.items()}
         if self._single_choice:
             return counts.get(0, NO_USAGE)
         if _TOTALS in counts:

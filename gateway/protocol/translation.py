@@ -11,7 +11,7 @@ import msgspec
 from gateway.protocol.chunk import NULL, Fields, choices_of, fields_of, inner, is_null, number_of, text_of, to_raw
 from gateway.protocol.sse import DATA, DONE
 from gateway.protocol.stop_strings import StopMatcher
-from gateway.protocol.usage import of_body
+from gateway.protocol.usage import usage_of
 
 CHOICES = b'"choices":['
 _STOPPED = to_raw("stop")
@@ -66,7 +66,7 @@ class Continued:
         fields = fields_of(event)
         if fields is None or "choices" not in fields:
             return [event]
-        counted = of_body(event[len(DATA) :])
+        counted = usage_of(event[len(DATA) :])
         before, self._tokens = self._tokens, counted.completion_tokens or 0
         choices = choices_of(fields)
         if not choices:

@@ -1,4 +1,4 @@
-"""Token counts as OpenAI's API tells them in whole answers. Streams are `gateway.protocol.stream_reader`'s."""
+"""Token counts as engines tell them, as types. Who reads them is `gateway.protocol.counts`, and of chunks `.stream_reader`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,55 @@ class Usage(msgspec.Struct, frozen=True):
 NO_USAGE = Usage()
 
 
+class InputDetails(msgspec.Struct, frozen=True):
+    cached_tokens: int | None = None
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Responses' and messages' own. `input_tokens` has the cached ones in it in responses, and has not in messages."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: InputDetails | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+    def usage(self) -> Usage:
+        read = self.cache_read_input_tokens or 0
+        cached = read or (self.input_tokens_details and self.input_tokens_details.cached_tokens) or None
+        prompt = (self.input_tokens or 0) + read + (self.cache_creation_input_tokens or 0)
+        return Usage(prompt, self.output_tokens or 0, cached and PromptDetails(cached))
+
+
+class Carrier(msgspec.Struct, frozen=True):
+    """Anything with counts in it: a whole answer, or a `message_delta`."""
+
+    usage: Counts | None = None
+
+
+class Event(msgspec.Struct, frozen=True):
+    """An event around an answer: `message_start`, or `response.completed`."""
+
+    message: Carrier | None = None
+    response: Carrier | None = None
+    usage: Counts | None = None
+
+    def counts(self) -> Counts | None:
+        carrier = self.message or self.response
+        return carrier.usage if carrier else self.usage
+
+
 class _Body(msgspec.Struct, frozen=True):
     usage: Usage | None = None
 
 
 _bodies = msgspec.json.Decoder(_Body)
+usages = msgspec.json.Decoder(Usage)
+carriers = msgspec.json.Decoder(Carrier)
+events = msgspec.json.Decoder(Event)
 
 
-def of_body(body: bytes) -> Usage:
+def usage_of(body: bytes) -> Usage:
     """The counts in a whole JSON answer, or none of them if it has none."""
     try:
         return _bodies.decode(body).usage or NO_USAGE
