@@ -23,7 +23,7 @@ from daemun.settings import Settings, SettingsError, load
 from daemun.up import Supervisor
 from gateway.adapters import sqlite
 from gateway.adapters.system_clock import SystemClock
-from gateway.ports import Entry
+from gateway.entry import Entry
 
 if TYPE_CHECKING:
     import sqlite3

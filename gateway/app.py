@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -15,6 +16,7 @@ from starlette.routing import Route
 
 from gateway.adapters import sqlite
 from gateway.adapters.asyncio_gate import AsyncioGate
+from gateway.adapters.fresh_tenants import FreshTenants
 from gateway.adapters.http_upstream import HttpUpstream, Timeouts
 from gateway.adapters.journal import JournaledLedger
 from gateway.adapters.open_limits import OpenLimits
@@ -23,12 +25,13 @@ from gateway.adapters.ray_discovery import RayDiscovery
 from gateway.adapters.sqlite import SqliteTenants
 from gateway.adapters.static_discovery import StaticDiscovery
 from gateway.adapters.system_clock import SystemClock
+from gateway.entry import Entry
 from gateway.errors import CallError, MethodNotAllowed, NotFound
 from gateway.exchange import BodyLimits
 from gateway.middleware.edge import Edge
 from gateway.pipeline import Pipeline
 from gateway.policy.admission import Patience
-from gateway.ports import Entry, Ports
+from gateway.ports import Ports
 from gateway.protocol.asgi import Receive, Scope, Send
 from gateway.protocol.endpoint import ENDPOINTS
 from gateway.protocol.language import preferred
@@ -62,7 +65,7 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     ledger = JournaledLedger(
         state_dir / "journal", partial(_write_entries, store), retry_on=(sqlite3.Error, sqlite.StoreUnusable)
     )
-    ports = Ports(clock, SqliteTenants(connection, clock), OpenLimits(), gate, fleet, upstream, ledger)
+    ports = Ports(clock, FreshTenants(SqliteTenants(connection), clock), OpenLimits(), gate, fleet, upstream, ledger)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -88,9 +91,9 @@ class Gateway(FastAPI):
         for (method, path), endpoint in self._inference.items():  # for the other methods' 405
             self.router.routes.append(Route(path, endpoint, methods=[method]))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         inference = self._inference.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        await (super().__call__ if inference is None else inference)(scope, receive, send)
+        return super().__call__(scope, receive, send) if inference is None else inference(scope, receive, send)
 
 
 def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None = None) -> Gateway:

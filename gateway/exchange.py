@@ -12,7 +12,7 @@ import secrets
 from dataclasses import dataclass
 
 from gateway.errors import CallError, InternalError, RequestTooLarge
-from gateway.protocol.asgi import REQUEST_ID, Message, Receive, Scope, Send, header, is_closing, language, send_error
+from gateway.protocol.asgi import REQUEST_ID, Message, Receive, Scope, Send, client_connection, header, language, send_error
 from gateway.protocol.sse import error_event
 
 log = logging.getLogger(__name__)
@@ -34,16 +34,19 @@ class BodyLimits:
 
 
 class Exchange:
-    """Whoever sends events sets `streams`, so that an error in their middle can be said as one."""
+    """Whoever sends events sets `streams`, so that an error in their middle can be said as one.
+
+    `connection` is the client's, where the server shows it; where it does not, it is never known to be closing.
+    """
 
     __slots__ = (
         "_came",
-        "_closing",
         "_has_media",
         "_limits",
         "_lost",
         "_receive",
         "_send",
+        "connection",
         "request_id",
         "scope",
         "started",
@@ -53,12 +56,12 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits) -> None:
         self.scope = scope
         self.request_id = scope[REQUEST_ID] = f"req_{next(_numbers):08x}{_PROCESS}"
+        self.connection = client_connection(scope)
         self.started = False
         self.streams = False
         self._receive = receive
         self._send = send
         self._limits = limits
-        self._closing = is_closing(scope)
         self._came = 0
         self._has_media = False
         self._lost = False
@@ -103,7 +106,7 @@ class Exchange:
         except OSError as problem:
             self._lost = True
             raise asyncio.CancelledError from problem
-        if self._closing():
+        if self._is_closing():
             raise asyncio.CancelledError
 
     async def refuse(self, error: CallError) -> None:
@@ -133,7 +136,10 @@ class Exchange:
 
     def is_lost(self) -> bool:
         """Whether the client is known to have left."""
-        return self._lost or self._closing()
+        return self._lost or self._is_closing()
+
+    def _is_closing(self) -> bool:
+        return self.connection is not None and self.connection.is_closing()
 
     def _check_announced(self) -> None:
         announced = header(self.scope, b"content-length")

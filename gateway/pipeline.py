@@ -10,7 +10,7 @@ from gateway.dispatch import Dispatch
 from gateway.errors import CallError, InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.lease import Lease
 from gateway.policy.routing import Router
-from gateway.ports import Entry, Ports, Principal, Replica
+from gateway.ports import Ports, Principal, Replica
 from gateway.protocol.openai import Request
 from gateway.receipt import Receipt
 from gateway.reply import Reply, StreamReply
@@ -44,10 +44,11 @@ class Pipeline:
         """
         ports, request, principal = self._ports, call.request, call.principal
         with Lease() as lease:
-            receipt = Receipt(self._entry(call.id, request.endpoint.path, principal, request), ports.clock, ports.ledger)
+            path, model = request.endpoint.path, request.model
+            receipt = Receipt(call.id, path, principal, ports.clock, ports.ledger, model=model, stream=request.stream)
             lease.hold(receipt.close)
-            self._check_model(request.model, principal)
-            reservation = await ports.limits.reserve(principal, request.model)
+            self._check_model(model, principal)
+            reservation = await ports.limits.reserve(principal, model)
             lease.hold(lambda _: reservation.settle(receipt.used()))
             deadline = ports.clock.monotonic() + self._call_s
             dispatch = Dispatch(ports, self._router, request, call.id, principal.tenant, receipt, deadline)
@@ -59,7 +60,7 @@ class Pipeline:
 
     def record_refusal(self, call_id: str, endpoint: str, principal: Principal, error: CallError) -> None:
         """A request of a known key that cannot be read is a call too: it leaves an entry, of no model."""
-        Receipt(self._entry(call_id, endpoint, principal), self._ports.clock, self._ports.ledger).close(error)
+        Receipt(call_id, endpoint, principal, self._ports.clock, self._ports.ledger).close(error)
 
     async def identify(self, secret: str) -> Principal:
         """Whose key this is. Raises InvalidApiKey."""
@@ -70,18 +71,6 @@ class Pipeline:
 
     def models_for(self, principal: Principal) -> list[str]:
         return [model for model in self._ports.fleet.models() if principal.may_use(model)]
-
-    def _entry(self, call_id: str, endpoint: str, principal: Principal, request: Request | None = None) -> Entry:
-        return Entry(
-            id=call_id,
-            started_at=self._ports.clock.time(),
-            endpoint=endpoint,
-            model=request.model if request else "",
-            stream=request.stream if request else False,
-            tenant=principal.tenant,
-            project=principal.project,
-            key_id=principal.key_id,
-        )
 
     def _ready(self) -> list[Replica]:
         fleet = self._ports.fleet

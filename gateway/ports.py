@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-import msgspec
-
+from gateway.entry import Entry
 from gateway.policy.routing import Pressure
 from gateway.protocol.plain import Engine
 from gateway.protocol.usage import Usage
@@ -166,29 +165,6 @@ class Upstream(Protocol):
         or UpstreamTimeout, and TooManyConnections where it is this process that has no socket left.
         """
         ...
-
-
-class Entry(msgspec.Struct, array_like=True, gc=False):
-    """One call in the ledger. Times in seconds; `queue_s` and `first_byte_s` since the call came, None if it never got there."""
-
-    id: str
-    started_at: float
-    endpoint: str
-    model: str
-    stream: bool
-    tenant: str = ""
-    project: str = ""
-    key_id: str = ""
-    replica: str | None = None
-    status: int = 0
-    outcome: str = "open"
-    error_code: str | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    queue_s: float | None = None
-    first_byte_s: float | None = None
-    duration_s: float = 0.0
 
 
 class Ledger(Protocol):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from gateway.entry import Entry
 from gateway.errors import HANDED_BACK, Busy, CallError, ServerStopping, UpstreamFailed
-from gateway.ports import Clock, Entry, Ledger
+from gateway.ports import Clock, Ledger, Principal
 from gateway.protocol.usage import NO_USAGE, Usage
 
 Outcome = tuple[str, str | None]  # and the error's code
@@ -19,27 +20,43 @@ class Receipt:
     Outcomes: `completed`; `aborted` by the client; `rejected` before any engine worked; `failed`.
     """
 
-    def __init__(self, entry: Entry, clock: Clock, ledger: Ledger) -> None:
-        self._entry = entry
+    def __init__(
+        self,
+        call_id: str,
+        endpoint: str,
+        principal: Principal,
+        clock: Clock,
+        ledger: Ledger,
+        *,
+        model: str = "",
+        stream: bool = False,
+    ) -> None:
+        self._call_id = call_id
+        self._endpoint = endpoint
+        self._principal = principal
+        self._model = model
+        self._stream = stream
         self._clock = clock
         self._ledger = ledger
+        self._started_at = clock.time()
         self._came = clock.monotonic()
-        self._used: Callable[[], Usage] = lambda: NO_USAGE
+        self._queue_s: float | None = None
+        self._first_byte_s: float | None = None
+        self._replica: str | None = None
+        self._used: Callable[[], Usage] | None = None
         self._decided: Outcome | None = None
 
     def started(self) -> None:
         """It has a place."""
-        self._entry.queue_s = self._clock.monotonic() - self._came
+        self._queue_s = self._clock.monotonic() - self._came
 
     def answered_by(self, replica_id: str) -> None:
-        self._entry.replica = replica_id
-        self._entry.status = 200
+        self._replica = replica_id
 
     def first_byte(self, used: Callable[[], Usage]) -> None:
-        """The first byte went to the client; `used` tells the counts from then on. Later calls change nothing."""
-        if self._entry.first_byte_s is None:
-            self._entry.first_byte_s = self._clock.monotonic() - self._came
-            self._used = used
+        """The first byte went to the client; `used` tells the counts from then on."""
+        self._first_byte_s = self._clock.monotonic() - self._came
+        self._used = used
 
     def whole(self) -> None:
         """The client has all of the answer: that it leaves from here on is no abort."""
@@ -50,19 +67,34 @@ class Receipt:
         self._decided = ("failed", UpstreamFailed.code)
 
     def used(self) -> Usage:
-        return self._used()
+        return NO_USAGE if self._used is None else self._used()
 
     def close(self, error: BaseException | None = None) -> None:
         """The call is over, ended by `error` or well."""
-        entry, used = self._entry, self._used()
-        entry.duration_s = self._clock.monotonic() - self._came
-        entry.prompt_tokens = used.prompt_tokens
-        entry.completion_tokens = used.completion_tokens or 0
-        entry.cached_tokens = used.cached_tokens
-        entry.outcome, entry.error_code = self._decided or _outcome(error)
-        if not entry.status:
-            entry.status = _status(error)
-        self._ledger.record(entry)
+        principal, used = self._principal, self.used()
+        outcome, error_code = self._decided or _outcome(error)
+        self._ledger.record(
+            Entry(
+                id=self._call_id,
+                started_at=self._started_at,
+                endpoint=self._endpoint,
+                model=self._model,
+                stream=self._stream,
+                tenant=principal.tenant,
+                project=principal.project,
+                key_id=principal.key_id,
+                replica=self._replica,
+                status=_status(error) if self._replica is None else 200,
+                outcome=outcome,
+                error_code=error_code,
+                prompt_tokens=used.prompt_tokens,
+                completion_tokens=used.completion_tokens or 0,
+                cached_tokens=used.cached_tokens,
+                queue_s=self._queue_s,
+                first_byte_s=self._first_byte_s,
+                duration_s=self._clock.monotonic() - self._came,
+            )
+        )
 
 
 def _outcome(error: BaseException | None) -> Outcome:

@@ -63,6 +63,7 @@ class StreamReply(Reply):
         self._dispatch = dispatch
         self._splitter = EventSplitter()
         self._reader = _reader(request, dispatch.engine)
+        self._begun = False
         self._over = False
         self._failed = False
         self._problem: CallError | None = None
@@ -81,13 +82,15 @@ class StreamReply(Reply):
                 return out
 
     def delivered(self) -> None:
-        reader, receipt = self._reader, self._receipt
+        reader = self._reader
         reader.delivered()
-        receipt.first_byte(reader.usage)
+        if not self._begun:
+            self._begun = True
+            self._receipt.first_byte(reader.usage)
         if self._failed:
-            receipt.engine_failed()
+            self._receipt.engine_failed()
         elif reader.ended:
-            receipt.whole()
+            self._receipt.whole()
 
     async def _next(self) -> bytes:
         """What comes of the next data. Raises UpstreamError."""

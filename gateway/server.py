@@ -40,6 +40,7 @@ class Server(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
+                interface="asgi3",
                 http=partial(_connection, self._connections),  # type: ignore[arg-type]  # it is only called
                 lifespan="on",
                 backlog=_BACKLOG,

@@ -10,9 +10,10 @@ from typing import Any, Literal, Self
 
 import msgspec
 
+from gateway.entry import Entry
 from gateway.errors import CallError, UpstreamTimeout, UpstreamUnreachable
 from gateway.policy.routing import Pressure
-from gateway.ports import Entry, Principal, Replica
+from gateway.ports import Principal, Replica
 from gateway.protocol.asgi import App, Message
 from gateway.protocol.usage import Usage
 

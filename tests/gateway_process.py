@@ -20,7 +20,7 @@ import openai
 
 from gateway.adapters import sqlite
 from gateway.adapters.system_clock import SystemClock
-from gateway.ports import Entry
+from gateway.entry import Entry
 
 ROOT = Path(__file__).parents[1]
 _START_S = 30

@@ -27,17 +27,18 @@ class HttpConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._closed = False
+        self._parser = httptools.HttpResponseParser(self)
         self._watch: asyncio.TimerHandle | None = None
+        self._watch_at = 0.0
         self._waiter: asyncio.Future[None] | None = None
+        self._pieces: deque[bytes] = deque()
         self._begin()
         self._complete = True  # no exchange is under way
 
     def _begin(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
         self._has_head = False
         self._complete = False
         self._error: UpstreamError | None = None
-        self._pieces: deque[bytes] = deque()
         self._buffered = 0
         self._paused = False
         self._ends_with_connection = True
@@ -159,10 +160,8 @@ class HttpConnection(asyncio.Protocol):
         """Until something happens, at most `timeout_s`. One timer serves many waits: it looks at the deadline when it fires."""
         self._timeout_s = timeout_s
         self._deadline = self._loop.time() + timeout_s
-        if self._watch is not None and self._watch.when() > self._deadline:
-            self._stop_watching()
-        if self._watch is None:
-            self._watch = self._loop.call_at(self._deadline, self._look_at_the_clock)
+        if self._watch is None or self._watch_at > self._deadline:
+            self._watch_until(self._deadline)
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -174,10 +173,15 @@ class HttpConnection(asyncio.Protocol):
         if self._waiter is None:
             return
         if self._loop.time() < self._deadline:
-            self._watch = self._loop.call_at(self._deadline, self._look_at_the_clock)
+            self._watch_until(self._deadline)
             return
         self._fail(UpstreamTimeout(timeout_s=self._timeout_s))
         self._wake()
+
+    def _watch_until(self, at: float) -> None:
+        self._stop_watching()
+        self._watch = self._loop.call_at(at, self._look_at_the_clock)
+        self._watch_at = at
 
     def _stop_watching(self) -> None:
         if self._watch is not None:

@@ -22,7 +22,7 @@ from types import TracebackType
 
 import msgspec
 
-from gateway.ports import Entry
+from gateway.entry import Entry
 
 log = logging.getLogger(__name__)
 _entries = msgspec.json.Decoder(Entry)

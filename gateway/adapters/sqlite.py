@@ -18,7 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.ports import Clock, Entry, Principal
+from gateway.entry import Entry
+from gateway.ports import Clock, Principal
 
 KEY_PREFIX = "dm-"
 _COLUMNS = ", ".join(Entry.__struct_fields__)
@@ -87,28 +88,13 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 class SqliteTenants:
-    """Keys by their hash. A found key is believed for `fresh_s` seconds, which bounds how long a revoked one still works."""
+    """Keys by their hash."""
 
-    def __init__(self, connection: sqlite3.Connection, clock: Clock, *, fresh_s: float = 1.0) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._clock = clock
-        self._fresh_s = fresh_s
-        self._found: dict[bytes, tuple[float, Principal]] = {}
 
     async def principal(self, secret: str) -> Principal | None:
         digest = hash_of(secret)
-        now = self._clock.monotonic()
-        found = self._found.get(digest)
-        if found is not None and now < found[0]:
-            return found[1]
-        principal = self._read(digest)
-        if principal is None:
-            self._found.pop(digest, None)
-        else:
-            self._found[digest] = (now + self._fresh_s, principal)
-        return principal
-
-    def _read(self, digest: bytes) -> Principal | None:
         row = self._connection.execute(
             "SELECT keys.hash, keys.id, keys.tenant, keys.project, tenants.tier, keys.models FROM keys"
             " JOIN tenants ON tenants.name = keys.tenant WHERE keys.hash = ? AND keys.revoked_at IS NULL",

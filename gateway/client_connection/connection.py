@@ -102,6 +102,10 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = self.write_deadline = _NEVER
         self.when_lost: Callable[[], object] | None = None
 
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        return None if self._running is None else self._running.task
+
     def is_closing(self) -> bool:
         return self.lost or self._transport.is_closing()
 

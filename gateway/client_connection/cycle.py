@@ -132,7 +132,7 @@ class Cycle:
         has_length = False
         for name, value in headers:
             has_length = has_length or name.lower() == b"content-length"
-            parts.append(b"%b: %b\r\n" % (name, value))
+            parts.append(name + b": " + value + b"\r\n")
         self._bodiless = status in _BODILESS or self.scope["method"] == "HEAD"
         if not has_length and not self._bodiless:
             self._chunked = version == "1.1"

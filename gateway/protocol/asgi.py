@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
@@ -33,6 +34,11 @@ class ClientConnection(Protocol):
     when_lost: Callable[[], object] | None
     """Called once, in the very moment in which the connection is lost."""
 
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """What runs the app for the request that is being answered."""
+        ...
+
     def is_closing(self) -> bool:
         """Whether what is sent from now on goes nowhere."""
         ...
@@ -43,16 +49,6 @@ def client_connection(scope: Scope) -> ClientConnection | None:
     extensions = scope.get("extensions")
     connection: ClientConnection | None = extensions.get(CONNECTION) if extensions else None
     return connection
-
-
-def is_closing(scope: Scope) -> Callable[[], bool]:
-    """Whether the client's connection is going down; where the server cannot tell, always no."""
-    connection = client_connection(scope)
-    return connection.is_closing if connection is not None else _never
-
-
-def _never() -> bool:
-    return False
 
 
 def language(scope: Scope) -> Language:

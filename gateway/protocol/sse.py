@@ -22,14 +22,20 @@ class EventSplitter:
 
         Servers that end their lines with CRLF are understood too; their clients get a LF.
         """
-        data = self._rest + data
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
         if b"\r" in data:  # never within JSON, which escapes it
             data = data.replace(b"\r\n", b"\n")
         end = data.rfind(b"\n\n")
         if end < 0:
             self._rest = data
             return []
-        self._rest = data[end + 2 :]
+        if end + 2 < len(data):
+            self._rest = data[end + 2 :]
+            data = data[: end + 2]
+        if data.find(b"\n\n") == end:  # mostly there is one event, and it is whole
+            return [data]
         return [event + b"\n\n" for event in data[:end].split(b"\n\n")]
 
     def rest(self) -> bytes:

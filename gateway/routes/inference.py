@@ -12,7 +12,7 @@ from gateway.errors import HANDED_BACK, CallError, ServerStopping
 from gateway.exchange import BodyLimits, Exchange
 from gateway.pipeline import Call, Pipeline
 from gateway.protocol import credential, openai
-from gateway.protocol.asgi import Receive, Scope, Send, client_connection, header
+from gateway.protocol.asgi import Receive, Scope, Send, header
 from gateway.protocol.endpoint import Endpoint
 from gateway.reply import Reply
 
@@ -40,9 +40,9 @@ class InferenceEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, self._limits)
-        task = _current_task()
+        connection = exchange.connection
+        task = (connection.task if connection is not None else None) or _current_task()
         self._running.add(task)
-        connection = client_connection(scope)
         if connection is not None:
             connection.when_lost = task.cancel
         try:

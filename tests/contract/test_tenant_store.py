@@ -10,6 +10,7 @@ from typing import Protocol
 import pytest
 
 from gateway.adapters import sqlite
+from gateway.adapters.fresh_tenants import FreshTenants
 from gateway.ports import Principal, TenantStore
 from tests.fakes import FakeClock, FakeTenants
 
@@ -31,7 +32,7 @@ class SqliteOffice:
     def __init__(self, path: Path) -> None:
         self.clock = FakeClock()
         self.connection = sqlite.connect(path)
-        self.store: TenantStore = sqlite.SqliteTenants(self.connection, self.clock)
+        self.store: TenantStore = FreshTenants(sqlite.SqliteTenants(self.connection), self.clock)
 
     def give(self, tenant: str, project: str, models: Sequence[str] | None) -> tuple[str, str]:
         secret, info = sqlite.create_key(self.connection, self.clock, tenant=tenant, project=project, models=models)

@@ -22,7 +22,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletio
 
 from gateway.adapters import sqlite
 from gateway.adapters.system_clock import SystemClock
-from gateway.ports import Entry
+from gateway.entry import Entry
 from gateway.settings import GatewaySettings, QueueSettings, StaticFleet
 from tests.e2e.stack import free_ports, until
 from tests.integration.gateway.conftest import _gateway_thread

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.adapters import sqlite
 from gateway.adapters.system_clock import SystemClock
-from gateway.ports import Entry
+from gateway.entry import Entry
 from gateway.protocol.openai import UsageWish
 from gateway.server import server as gateway_server
 from gateway.settings import GatewaySettings, QueueSettings, StaticFleet

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.adapters.sqlite import StoreUnusable, store_path
 from gateway.app import create_app
-from gateway.ports import Entry
+from gateway.entry import Entry
 from gateway.settings import GatewaySettings, StaticFleet
 
 SETTINGS = GatewaySettings(fleets=(StaticFleet(kind="static", urls=("http://127.0.0.1:9",)),))

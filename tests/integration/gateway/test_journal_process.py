@@ -14,14 +14,14 @@ from pathlib import Path
 
 from gateway.adapters import sqlite
 from gateway.adapters.journal import JournaledLedger
-from gateway.ports import Entry
+from gateway.entry import Entry
 
 ROOT = Path(__file__).parents[3]
 RECORDER = """
 import sys, time
 from pathlib import Path
 from gateway.adapters.journal import JournaledLedger
-from gateway.ports import Entry
+from gateway.entry import Entry
 with JournaledLedger(Path(sys.argv[1]), print, retry_on=(), move_every_s=3600) as ledger:
     for number in range(1000):
         ledger.record(Entry(f"req_{number}", 1.0, "/v1/completions", "m", False))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from gateway.adapters.asyncio_gate import AsyncioGate
 from gateway.app import assemble
+from gateway.entry import Entry
 from gateway.policy.admission import Patience
-from gateway.ports import Entry, Ports, Principal, Replica
+from gateway.ports import Ports, Principal, Replica
 from gateway.settings import GatewaySettings
 from tests.fakes import FakeClient, FakeFleet, FakeLedger, FakeLimits, FakeTenants, FakeUpstream, LoopClock, Script
 

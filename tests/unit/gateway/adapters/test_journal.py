@@ -12,7 +12,7 @@ import pytest
 
 from gateway.adapters import sqlite
 from gateway.adapters.journal import JournaledLedger
-from gateway.ports import Entry
+from gateway.entry import Entry
 
 NEVER_S = 3600.0  # tests move entries themselves
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.adapters import sqlite
-from gateway.ports import Entry
+from gateway.entry import Entry
 from tests.fakes import FakeClock
 
 
