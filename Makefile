@@ -10,16 +10,23 @@ help: ## this list
 
 run: ## start the models and the gateway, print a key and a line to try; Ctrl-C ends everything
 	@scripts/setup serving-$(DEVICE)
+	@scripts/compile
 	@exec .venv/bin/daemun up
 
-test: ## everything, end-to-end tests against real Ray Serve and vLLM included
+test: ## everything, end-to-end tests against real Ray Serve and vLLM included; then the gateway's once more as plain Python
 	@scripts/setup dev-$(DEVICE)
 	@scripts/check
-	@exec .venv/bin/python -m pytest $(ARGS)
+	@scripts/compile
+	@.venv/bin/python -m pytest $(ARGS)
+	@DAEMUN_COMPILED=no exec .venv/bin/python -m pytest -q $(PLAIN_TESTS)
+
+# What runs as plain Python wherever there is no compiler, and is compiled everywhere else.
+PLAIN_TESTS := tests/unit/gateway tests/contract tests/fuzz
 
 CASES ?= 100000
 fuzz: ## bad input of every kind, CASES=100000 of them or more (about 15 minutes); what fails is tried first the next time
 	@scripts/setup dev-$(DEVICE)
+	@scripts/compile
 	@FUZZ_CASES=$(CASES) exec .venv/bin/python -m pytest -s -p no:schemathesis tests/fuzz $(ARGS)
 
 check: ## the fast gate: format, lint, types, import contracts
@@ -28,12 +35,14 @@ check: ## the fast gate: format, lint, types, import contracts
 
 bench-gateway: ## the gateway against vllm-router, smg and LiteLLM, 12 minutes; writes docs/benchmarks.md
 	@scripts/setup serving-$(DEVICE)
+	@scripts/compile
 	@scripts/debian-packages bench-gateway
 	@scripts/peers
 	@exec .venv/bin/python -m benchmarks.gateway $(ARGS)
 
 demo-eval: ## ask the real server the demo model's questions, trained and held out
 	@scripts/setup serving-$(DEVICE)
+	@scripts/compile
 	@exec .venv/bin/daemun up -- .venv/bin/python -m serving.demo.evaluate $(ARGS)
 
 demo-train: ## train the demo model anew from its corpus (seeded)
@@ -44,4 +53,4 @@ lock: ## resolve pyproject.toml anew into locks/
 	@scripts/lock $(ARGS)
 
 clean: ## remove the environment and all state, keys and ledger included
-	rm -rf .venv .daemun .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .daemun gateway/_builds .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from daemun.settings import Settings
+from gateway import compiled
 from gateway.settings import StaticFleet
 from serving.processes import port_in_use
 from serving.spec import ModelSpec, SpecError, read_spec
@@ -56,6 +57,7 @@ class Facts:
     gpu: bool
     modules: frozenset[str]
     busy_ports: frozenset[int]
+    compiled: bool
     specs: Mapping[str, ModelSpec | SpecError]
     weights_missing: Mapping[str, Path]
 
@@ -92,6 +94,7 @@ def look(settings: Settings) -> Facts:
         gpu=Path("/dev/nvidiactl").exists(),
         modules=frozenset(name for name in ("ray", "vllm", "torch") if importlib.util.find_spec(name)),
         busy_ports=frozenset(port.number for port in ports(settings) if port_in_use(port.host, port.number)),
+        compiled=compiled.is_running(),
         specs=specs,
         weights_missing={
             model: spec.local_path
@@ -104,6 +107,8 @@ def look(settings: Settings) -> Facts:
 def judge(facts: Facts, settings: Settings, *, gateway: bool = True, serving: bool = True) -> list[Finding]:
     """All findings that matter for the parts that are to be started."""
     findings = [_python(facts), _disk(facts), *_ports(facts, ports(settings, gateway=gateway, serving=serving))]
+    if gateway:
+        findings.append(_gateway(facts))
     if serving:
         findings += [_engine(facts), *_models(facts), _memory(facts, settings), _processor(facts), _gpu(facts, settings)]
     findings.append(_stores(settings))
@@ -135,6 +140,12 @@ def _ports(facts: Facts, wanted: Sequence[Port]) -> Iterator[Finding]:
         variable = "DAEMUN_" + port.setting.replace(".", "__").upper()
         remedy = f"End what listens there, or set {port.setting} in daemun.yaml or {variable} to a free port."
         yield Finding(subject, Grade.FAILURE, "it is in use", remedy)
+
+
+def _gateway(facts: Facts) -> Finding:
+    if facts.compiled:
+        return Finding("Gateway", Grade.OK, "its hot path is compiled")
+    return Finding("Gateway", Grade.WARNING, "it runs as plain Python, at about half the speed", "Run scripts/compile.")
 
 
 def _engine(facts: Facts) -> Finding:

@@ -2,7 +2,10 @@
 
 The sources stay what they are, typed Python, and run as such wherever there is no build. A build lies in a folder named for the
 exact sources it was made of, so an edited file is never hidden by what was made of it before: all is plain Python then, until it
-is compiled anew. DAEMUN_COMPILED=no asks for plain Python.
+is compiled anew. DAEMUN_COMPILED=no asks for plain Python, DAEMUN_COMPILED=must for an error where there is no build.
+
+What a compiled module may not have: msgspec.Struct classes (msgspec reads annotations, which compiled classes do not keep), bytes
+sliced by a slice object, and `sum` over floats; mypyc 2.4 gets the latter two wrong.
 """
 
 from __future__ import annotations
@@ -78,13 +81,20 @@ def is_running() -> bool:
 
 
 def prefer() -> None:
-    """From now on import the build of these sources, if there is one."""
-    if os.environ.get(ASKED, "yes") == "no" or not BUILDS.is_dir() or is_running():
+    """From now on import the build of these sources, if there is one. Raises NotCompiled."""
+    asked = os.environ.get(ASKED, "")
+    if asked == "no" or is_running():
         return
     suffix = EXTENSION_SUFFIXES[0]
-    files = {file.name.removesuffix(suffix): file for file in folder().glob(f"*{suffix}")}
+    files = {file.name.removesuffix(suffix): file for file in folder().glob(f"*{suffix}")} if BUILDS.is_dir() else {}
     if files:
         sys.meta_path.insert(0, _Finder(files))
+    elif asked == "must":
+        raise NotCompiled(f"{ASKED}=must, but {folder()} is not there. Run scripts/compile, or unset {ASKED}.")
+
+
+class NotCompiled(ImportError):
+    """DAEMUN_COMPILED=must, and there is no build of these sources."""
 
 
 class _Finder(MetaPathFinder):

@@ -18,7 +18,7 @@ from setuptools import Distribution
 from setuptools.command.build_ext import build_ext
 
 sys.path.insert(0, ".")
-from gateway.compiled import MODULES
+from gateway.compiled import MODULES, digest
 
 NAME = "daemun_gateway"  # of the one library that holds all of the modules
 
@@ -39,6 +39,8 @@ class BuildExt(build_ext):
 
 
 def main(folder: Path, python: str) -> None:
+    if folder.name != digest():
+        sys.exit("The gateway in that environment is a copy of other sources: run scripts/setup for it again.")
     sources = [module.replace(".", "/") + ".py" for module in MODULES]
     with tempfile.TemporaryDirectory() as work:
         options = ["--config-file=", f"--python-executable={python}", f"--cache-dir={work}/mypy", "--ignore-missing-imports"]

@@ -19,6 +19,7 @@ FIT = Facts(
     gpu=False,
     modules=frozenset({"ray", "torch", "vllm"}),
     busy_ports=frozenset(),
+    compiled=True,
     specs={"daemun-demo": read_spec("daemun-demo")},
     weights_missing={},
 )
@@ -72,3 +73,10 @@ def test_an_old_processor_is_a_warning() -> None:
 
 def test_looking_at_this_machine_finds_its_python() -> None:
     assert look(Settings()).python == (3, 11)
+
+
+def test_a_gateway_that_is_not_compiled_works_and_is_mentioned() -> None:
+    findings = judge(replace(FIT, compiled=False), Settings())
+    assert failures(findings) == []
+    (warning,) = [finding for finding in findings if finding.grade is Grade.WARNING]
+    assert (warning.subject, "scripts/compile" in warning.remedy) == ("Gateway", True)
