@@ -110,7 +110,9 @@ class HttpUpstream:
 
     def _kept(self, base_url: str) -> HttpConnection | None:
         """The connection that was used last, since it is the least likely to be stale. Old ones are closed on the way."""
-        idle = self._idle.get(base_url, [])
+        idle = self._idle.get(base_url)
+        if not idle:
+            return None
         oldest = asyncio.get_running_loop().time() - self._kept_s
         while idle:
             since, connection = idle.pop()

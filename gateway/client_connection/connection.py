@@ -31,6 +31,7 @@ _FIELD_BYTES = 32  # what a header field counts for on top of its text, as in HT
 _MOST_PIPELINED = 8
 _LINGER_S = 5.0
 _NEVER = float("inf")
+_TASK = "a client's request"
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
@@ -295,7 +296,7 @@ class ClientConnection(asyncio.Protocol):
         self._running = cycle
         cycle.began = self.loop.time()
         self.deadline = cycle.began + connections.limits.body_grace_s if cycle.more else _NEVER
-        cycle.task = self.loop.create_task(self._run(cycle))
+        cycle.task = asyncio.Task(self._run(cycle), loop=self.loop, name=_TASK)  # a name of its own would have to be made
         self._tasks.add(cycle.task)
 
     async def _run(self, cycle: Cycle) -> None:

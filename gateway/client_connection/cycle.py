@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gateway.client_connection.connection import ClientConnection
 
 _BODILESS = frozenset({204, 304})
+_SIZE_LINES = [b"%x\r\n" % size for size in range(2048)]  # of chunks (RFC 9112, 7.1); most pieces of a stream are small
 
 
 class Cycle:
@@ -111,7 +112,10 @@ class Cycle:
         if connection.write_paused and more:
             await connection.drain()
         if self._chunked:
-            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            size = len(body)
+            if size:
+                line = _SIZE_LINES[size] if size < len(_SIZE_LINES) else b"%x\r\n" % size
+                body = b"".join((line, body, b"\r\n"))
             if not more:
                 body += b"0\r\n\r\n"
         elif self._bodiless:

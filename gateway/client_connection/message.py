@@ -14,11 +14,27 @@ from gateway.protocol.language import preferred
 
 Headers = Sequence[tuple[bytes, bytes]]  # names in lower case
 
+# Applications ask for a few addresses again and again.
+_USUAL_TARGET_BYTES = 64
+_MOST_TARGETS = 256
+_targets: dict[bytes, tuple[str, bytes, bytes]] = {}
+
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
 def read_target(target: bytes) -> tuple[str, bytes, bytes]:
     """Path, the same as it came, and query. Raises httptools.HttpParserInvalidURLError."""
+    known = _targets.get(target)
+    if known is None:
+        known = _read_target(target)
+        if len(target) <= _USUAL_TARGET_BYTES:
+            if len(_targets) >= _MOST_TARGETS:
+                _targets.clear()
+            _targets[target] = known
+    return known
+
+
+def _read_target(target: bytes) -> tuple[str, bytes, bytes]:
     if not target.startswith(b"/"):  # the absolute form, which proxies are sent (3.2.2), or an asterisk
         url: Any = httptools.parse_url(target)  # its stubs say that no part is ever missing
         target = b"%b?%b" % (url.path or b"/", url.query or b"")
