@@ -18,10 +18,7 @@ test: ## everything, end-to-end tests against real Ray Serve and vLLM included; 
 	@scripts/check
 	@scripts/compile
 	@.venv/bin/python -m pytest $(ARGS)
-	@DAEMUN_COMPILED=no exec .venv/bin/python -m pytest -q $(PLAIN_TESTS)
-
-# What runs as plain Python wherever there is no compiler, and is compiled everywhere else.
-PLAIN_TESTS := tests/unit/gateway tests/contract tests/fuzz
+	@$(if $(ARGS),,DAEMUN_COMPILED=no .venv/bin/python -m pytest -q tests/unit/gateway tests/contract tests/fuzz)
 
 CASES ?= 100000
 fuzz: ## bad input of every kind, CASES=100000 of them or more (about 15 minutes); what fails is tried first the next time
