@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gateway import compiled
 from gateway.settings import GatewaySettings
 from serving.settings import ServingSettings
 
@@ -71,7 +72,7 @@ def load(path: Path | None = None) -> Settings:
 
 def variables() -> list[str]:
     """Every variable that is understood."""
-    return [FILE_VARIABLE, *(PREFIX + "__".join(path).upper() for path in _paths(Settings))]
+    return [FILE_VARIABLE, compiled.ASKED, *(PREFIX + "__".join(path).upper() for path in _paths(Settings))]
 
 
 def _read_file(path: Path, *, must_exist: bool) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,14 @@ from gateway.adapters import sqlite
 from gateway.adapters.asyncio_gate import AsyncioGate
 from gateway.adapters.fresh_tenants import FreshTenants
 from gateway.adapters.http_upstream import HttpUpstream, Timeouts
-from gateway.adapters.journal import JournaledLedger
+from gateway.adapters.journal import Journal, journal_folder
+from gateway.adapters.mover_process import MoverProcess
 from gateway.adapters.open_limits import OpenLimits
 from gateway.adapters.probed_fleet import Discovery, ProbedFleet
 from gateway.adapters.ray_discovery import RayDiscovery
 from gateway.adapters.sqlite import SqliteTenants
 from gateway.adapters.static_discovery import StaticDiscovery
 from gateway.adapters.system_clock import SystemClock
-from gateway.entry import Entry
 from gateway.errors import CallError, MethodNotAllowed, NotFound
 from gateway.exchange import BodyLimits
 from gateway.middleware.edge import Edge
@@ -45,12 +43,11 @@ RAY_TOKEN = "ray-token"  # noqa: S105 (the name of a file in state_dir)
 
 
 def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
-    """The gateway. Its files are in `state_dir`; its sockets and threads live as long as the app's lifespan.
+    """The gateway. Its files are in `state_dir`; its sockets and the ledger's mover live as long as the app's lifespan.
 
     Raises gateway.adapters.sqlite.StoreUnusable before anything is started.
     """
-    store = sqlite.store_path(state_dir)
-    connection = sqlite.connect(store)
+    connection = sqlite.connect(sqlite.store_path(state_dir))
     clock = SystemClock()
     queue = settings.queue
     gate = AsyncioGate(Patience(queue.most_waiting, queue.patience_s, queue.cold_patience_s), clock)
@@ -62,16 +59,15 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     fleet.on_change(lambda model: gate.resize(model, len(fleet.ready(model)) * queue.places_per_replica))
     timeouts = settings.timeouts
     upstream = HttpUpstream(Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.between_chunks_s))
-    ledger = JournaledLedger(
-        state_dir / "journal", partial(_write_entries, store), retry_on=(sqlite3.Error, sqlite.StoreUnusable)
-    )
-    ports = Ports(clock, FreshTenants(SqliteTenants(connection), clock), OpenLimits(), gate, fleet, upstream, ledger)
+    journal = Journal(journal_folder(state_dir))
+    ports = Ports(clock, FreshTenants(SqliteTenants(connection), clock), OpenLimits(), gate, fleet, upstream, journal)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as running:
             running.enter_context(closing(connection))
-            running.enter_context(ledger)
+            await running.enter_async_context(MoverProcess(journal, state_dir))
+            running.enter_context(journal)
             await running.enter_async_context(upstream)
             await running.enter_async_context(fleet)
             yield
@@ -115,12 +111,6 @@ def _discovery(fleet: RayFleet | StaticFleet, state_dir: Path) -> Discovery:
     if isinstance(fleet, RayFleet):
         return RayDiscovery(fleet.url, fleet.token_file, own_token_file=state_dir / RAY_TOKEN)
     return StaticDiscovery(fleet.urls, fleet.models, None if fleet.engine == "auto" else Engine(fleet.engine))
-
-
-def _write_entries(path: Path, entries: Sequence[Entry]) -> None:
-    """In the ledger's own thread, with a connection of its own."""
-    with closing(sqlite.connect(path)) as connection:
-        sqlite.write_entries(connection, entries)
 
 
 async def _answer_call_error(request: Request, error: Exception) -> Response:

@@ -25,7 +25,9 @@ KEY_PREFIX = "dm-"
 _COLUMNS = ", ".join(Entry.__struct_fields__)
 _PLACES = ", ".join("?" for _ in Entry.__struct_fields__)
 _INSERT = f"INSERT OR IGNORE INTO ledger ({_COLUMNS}) VALUES "  # noqa: S608 (names of our own fields)
-_ROWS_A_STATEMENT = (500, 50, 5, 1)
+_ROWS_A_STATEMENT = (100, 10, 1)
+
+Row = tuple[object, ...]  # an entry's fields in their order
 
 
 class StoreUnusable(Exception):
@@ -153,19 +155,16 @@ def revoke_key(connection: sqlite3.Connection, clock: Clock, key_id: str) -> Non
         raise UnknownKey(f"There is no key {key_id} that could be revoked. 'daemun keys list' shows all of them.")
 
 
-def write_entries(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
-    """All or none of them. An entry that is there already stays as it is.
-
-    Many rows a statement: SQLite then works without Python's lock for all of them at once, and calls go on meanwhile.
-    """
+def write_entries(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    """All or none of them. An entry that is there already stays as it is. Many rows a statement cost a third less than one."""
     with connection:
         connection.execute("BEGIN IMMEDIATE")
         done = 0
-        for rows in _ROWS_A_STATEMENT:
-            while len(entries) - done >= rows:
-                values = [*chain.from_iterable(map(msgspec.structs.astuple, entries[done : done + rows]))]
-                connection.execute(_INSERT + ", ".join([f"({_PLACES})"] * rows), values)
-                done += rows
+        for count in _ROWS_A_STATEMENT:
+            while len(rows) - done >= count:
+                values = [*chain.from_iterable(rows[done : done + count])]
+                connection.execute(_INSERT + ", ".join([f"({_PLACES})"] * count), values)
+                done += count
 
 
 def read_entries(connection: sqlite3.Connection, *, last: int) -> list[Entry]:

@@ -82,7 +82,7 @@ class Running:
             time.sleep(0.02)
 
     def entries(self, count: int) -> list[Entry]:
-        """The newest entries, once there are that many: a thread moves them into the database."""
+        """The newest entries, once there are that many: the mover takes them into the database."""
         until = time.monotonic() + 5
         with closing(sqlite.connect(sqlite.store_path(self.state_dir))) as connection:
             while time.monotonic() < until:

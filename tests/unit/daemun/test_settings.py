@@ -105,6 +105,12 @@ def test_a_missing_file_is_refused_when_it_was_named(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(tmp_path / "nowhere.yaml")
 
 
+@pytest.mark.parametrize("asked", ["no", "must"])
+def test_variables_that_are_read_before_any_setting_are_known(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    monkeypatch.setenv("DAEMUN_COMPILED", asked)
+    assert load(None).gateway.port == 8080
+
+
 def test_an_unknown_variable_is_refused_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAEMUN_GATEWAY__PROT", "1")
     assert "did you mean DAEMUN_GATEWAY__PORT?" in refusal()

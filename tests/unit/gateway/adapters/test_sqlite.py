@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.adapters import sqlite
@@ -43,6 +44,10 @@ def entry(number: int, *, outcome: str = "completed", tenant: str = "anna") -> E
         first_byte_s=0.5,
         duration_s=1.25,
     )
+
+
+def write(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
+    sqlite.write_entries(connection, [msgspec.structs.astuple(entry) for entry in entries])
 
 
 def test_secret_is_nowhere_on_disk(path: Path, connection: sqlite3.Connection) -> None:
@@ -82,23 +87,29 @@ def test_failed_creation_leaves_the_connection_usable(connection: sqlite3.Connec
 
 
 def test_entry_comes_back_as_it_was_written(connection: sqlite3.Connection) -> None:
-    written = [entry(number) for number in range(3)]
-    sqlite.write_entries(connection, written)
+    write(connection, (entry(number) for number in range(123)))
     read = sqlite.read_entries(connection, last=2)
-    assert read == [entry(2), entry(1)]
+    assert read == [entry(122), entry(121)]
+    assert len(sqlite.read_entries(connection, last=999)) == 123
 
 
 def test_entry_written_twice_is_there_once(connection: sqlite3.Connection) -> None:
-    sqlite.write_entries(connection, [entry(1), entry(2)])
-    sqlite.write_entries(connection, [entry(2, outcome="aborted"), entry(3)])
+    write(connection, [entry(1), entry(2)])
+    write(connection, [entry(2, outcome="aborted"), entry(3)])
     assert [read.id for read in sqlite.read_entries(connection, last=9)] == ["req_3", "req_2", "req_1"]
     assert {read.outcome for read in sqlite.read_entries(connection, last=9)} == {"completed"}
 
 
+def test_entries_are_written_all_or_none(connection: sqlite3.Connection) -> None:
+    with pytest.raises(sqlite3.Error):
+        sqlite.write_entries(connection, [*(msgspec.structs.astuple(entry(number)) for number in range(105)), ("too short",)])
+    assert sqlite.read_entries(connection, last=9) == []
+
+
 def test_usage_sums_calls_and_tokens_since_a_time(connection: sqlite3.Connection) -> None:
     outcomes = ["completed", "aborted", "failed", "completed"]
-    sqlite.write_entries(connection, [entry(number, outcome=outcome) for number, outcome in enumerate(outcomes)])
-    sqlite.write_entries(connection, [entry(9, tenant="bora")])
+    write(connection, [entry(number, outcome=outcome) for number, outcome in enumerate(outcomes)])
+    write(connection, [entry(9, tenant="bora")])
     anna, bora = sqlite.sum_usage(connection, since=1.0)
     assert (anna.tenant, anna.calls, anna.completed, anna.aborted) == ("anna", 3, 1, 1)
     assert (anna.prompt_tokens, anna.completion_tokens) == (9, 6)
@@ -119,3 +130,13 @@ def test_opening_again_keeps_everything(path: Path) -> None:
         sqlite.create_key(first, FakeClock(), tenant="anna", project="p")
     with closing(sqlite.connect(path)) as second:
         assert len(sqlite.list_keys(second)) == 1
+
+
+def test_store_of_an_earlier_version_loses_an_index_and_nothing_else(path: Path) -> None:
+    with closing(sqlite.connect(path)) as earlier:
+        earlier.execute("CREATE INDEX ledger_key ON ledger (key_id, started_at)")
+        write(earlier, [entry(1)])
+    with closing(sqlite.connect(path)) as opened:
+        write(opened, [entry(1), entry(2)])
+        assert sqlite.read_entries(opened, last=9) == [entry(2), entry(1)]
+        assert opened.execute("SELECT count(*) FROM sqlite_master WHERE name = 'ledger_key'").fetchone() == (0,)
