@@ -160,6 +160,8 @@ class Dispatch:
 
     def _left(self, replica: Replica, flight: Flight, error: BaseException | None) -> None:
         self._router.ended(flight, self._receipt.used().completion_tokens or 0, self._ports.clock.monotonic())
+        if error is None:
+            return
         fleet = self._ports.fleet
         match error:
             case UpstreamUnreachable():

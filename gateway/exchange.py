@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # Unique within one process by the first half, over all by the second; eight times cheaper than a UUID. Lists show the first half.
 _PROCESS = secrets.token_hex(8)
-_numbers = itertools.count()
+_numbers = itertools.count(16**8)  # less the first of their nine digits they always have eight
 
 # How a message names a part that is not text, in the APIs of OpenAI and Anthropic.
 _MEDIA = (b'"image_url"', b'"input_image"', b'"image"', b'"input_audio"', b'"audio_url"', b'"video_url"')
@@ -55,7 +55,7 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits) -> None:
         self.scope = scope
-        self.request_id = scope[REQUEST_ID] = f"req_{next(_numbers):08x}{_PROCESS}"
+        self.request_id = scope[REQUEST_ID] = "req_" + hex(next(_numbers))[3:] + _PROCESS
         self.connection = client_connection(scope)
         self.started = False
         self.streams = False

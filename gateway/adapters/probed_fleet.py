@@ -104,10 +104,12 @@ class ProbedFleet:
         return self._ready.get(model, ())
 
     def call_began(self, replica: Replica) -> None:
-        self._heard(replica, lambda breaker: breaker.call_began(_now()))
+        if not self._is_settled(replica):
+            self._heard(replica, lambda breaker: breaker.call_began(_now()))
 
     def call_succeeded(self, replica: Replica) -> None:
-        self._heard(replica, Breaker.call_succeeded)
+        if not self._is_settled(replica):
+            self._heard(replica, Breaker.call_succeeded)
 
     def call_failed(self, replica: Replica) -> None:
         self._heard(replica, lambda breaker: breaker.call_failed(_now()))
@@ -144,8 +146,12 @@ class ProbedFleet:
         """One round: ask the engines that are alive how full they are, and tell."""
         await asyncio.gather(*(self._gauge(member, session) for member in self._members.values() if member.breaker.is_alive))
 
+    def _is_settled(self, replica: Replica) -> bool:
+        member = self._members.get(replica.id)
+        return member is None or member.breaker.is_settled
+
     def _heard(self, replica: Replica, event: Callable[[Breaker], Breaker]) -> None:
-        """What a call has to say of its replica; mostly nothing new."""
+        """What a call has to say of its replica."""
         member = self._members.get(replica.id)
         if member is None:
             return

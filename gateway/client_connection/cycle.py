@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gateway.client_connection.connection import ClientConnection
 
 _BODILESS = frozenset({204, 304})
+_LENGTH = b"content-length"
 _SIZE_LINES = [b"%x\r\n" % size for size in range(2048)]  # of chunks (RFC 9112, 7.1); most pieces of a stream are small
 
 
@@ -132,29 +133,32 @@ class Cycle:
 
     def _make_head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         connection, version = self._connection, self.scope["http_version"]
-        parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d -\r\n" % status, connection.date()]
-        has_length = False
+        fields: list[bytes] = []
+        count, has_length = 0, False
         for name, value in headers:
-            has_length = has_length or name.lower() == b"content-length"
-            parts.append(name + b": " + value + b"\r\n")
+            if len(name) == len(_LENGTH) and name.lower() == _LENGTH:
+                has_length = True
+            fields += (name, b": ", value, b"\r\n")
+            count += 1
+        given = b"".join(fields)
+        if given.count(b"\n") != count or given.count(b"\r") != count:
+            raise ValueError("a header with a line break in it would let its author write the answer")
+        own = b""
         self._bodiless = status in _BODILESS or self.scope["method"] == "HEAD"
         if not has_length and not self._bodiless:
             self._chunked = version == "1.1"
             if self._chunked:
-                parts.append(b"transfer-encoding: chunked\r\n")
+                own = b"transfer-encoding: chunked\r\n"
             else:
                 self.keep_alive = False  # the end of the connection is the end of the answer
         if self.more or connection.connections.closing:
             self.keep_alive = False
         if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
+            own += b"connection: close\r\n"
         elif version == "1.0":
-            parts.append(b"connection: keep-alive\r\n")
-        parts.append(b"\r\n")
-        head = b"".join(parts)
-        if head.count(b"\n") != len(parts) or head.count(b"\r") != len(parts):
-            raise ValueError("a header with a line break in it would let its author write the answer")
-        return head
+            own += b"connection: keep-alive\r\n"
+        status_line = STATUS_LINES.get(status) or b"HTTP/1.1 %d -\r\n" % status
+        return b"".join((status_line, connection.date(), given, own, b"\r\n"))
 
     def _ask_to_continue(self) -> None:
         """Clients with large bodies may wait for this before they send them (RFC 9110, 10.1.1)."""

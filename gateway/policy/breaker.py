@@ -68,6 +68,11 @@ class Breaker:
         return self.health in _TAKES_CALLS
 
     @property
+    def is_settled(self) -> bool:
+        """Neither that a call began nor that it succeeded is news."""
+        return self.health is Health.READY and not self.failed
+
+    @property
     def is_alive(self) -> bool:
         """Its probes are answered, whatever its calls say."""
         return self.health not in (Health.STARTING, Health.DOWN)
@@ -94,7 +99,7 @@ class Breaker:
 
     def call_succeeded(self) -> Breaker:
         """The head of a good answer came."""
-        if self.health is Health.READY and self.failed == 0:
+        if self.is_settled:
             return self
         if self.takes_calls or self.health is Health.TRYING:
             return Breaker(Health.READY, self.silent)
