@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.errors import CallError, InternalError, RequestTooLarge
@@ -108,6 +109,10 @@ class Exchange:
             raise asyncio.CancelledError from problem
         if self._is_closing():
             raise asyncio.CancelledError
+
+    def writer(self) -> Callable[[bytes], bool] | None:
+        """Where the server has one: what writes pieces of a body that has begun without waiting, as `ClientConnection.writer`."""
+        return None if self.connection is None or self._lost else self.connection.writer()
 
     async def refuse(self, error: CallError) -> None:
         """Say what went wrong in the way that is still open: an answer of its own, or one `error` event that ends the stream.

@@ -138,14 +138,21 @@ class Fleet(Protocol):
         ...
 
 
+Take = Callable[[bytes], bool]
+
+
 class Answer(Protocol):
     """An engine's answer whose head has come."""
 
     status: int
     content_type: str
 
-    def piece(self) -> Awaitable[bytes]:
-        """What has come of the body since the last piece; nothing at its end. Raises UpstreamError if it breaks off."""
+    def piece(self, take: Take | None = None) -> Awaitable[bytes]:
+        """What has come of the body since the last piece; nothing at its end. Raises UpstreamError if it breaks off.
+
+        What comes while somebody waits is shown to `take` first, in the moment in which it comes; where that says True, it is
+        taken and the wait goes on. What it declines is the piece, with nothing of what comes behind it.
+        """
         ...
 
     def close(self, error: BaseException | None = None) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from gateway.dispatch import Dispatch, prompt_estimate
 from gateway.errors import CallError, UpstreamError, UpstreamFailed, UpstreamUnreachable
 from gateway.lease import Lease
+from gateway.ports import Take
 from gateway.protocol import counts
 from gateway.protocol.continuation import End
 from gateway.protocol.counts import PassingReader
@@ -41,6 +43,13 @@ class Reply:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lease.end(error)
 
+    def flow_into(self, write: Callable[[bytes], bool] | None) -> None:
+        """From now on `write` gets what can be passed on in the moment in which it comes, as long as it says True.
+
+        That is neither returned by `piece` nor to be said to be `delivered`. Most of a stream goes this way, without waking the
+        task that waits in `piece`.
+        """
+
     async def piece(self) -> bytes:
         """What the client gets next: here, all of it. Raises UpstreamError, before which all that came was handed out."""
         return self._begin
@@ -67,6 +76,14 @@ class StreamReply(Reply):
         self._over = False
         self._failed = False
         self._problem: CallError | None = None
+        self._write: Callable[[bytes], bool] | None = None
+        self._take: Take | None = None
+        self._held_up: bytes | None = None  # read, and to be returned by `piece`
+        self._own_failure: Exception | None = None
+
+    def flow_into(self, write: Callable[[bytes], bool] | None) -> None:
+        self._write = write
+        self._take = None if write is None else self._pass_on
 
     async def piece(self) -> bytes:
         while True:
@@ -95,16 +112,43 @@ class StreamReply(Reply):
     async def _next(self) -> bytes:
         """What comes of the next data. Raises UpstreamError."""
         reader, answer = self._reader, self._dispatch.answer
-        data, self._begin = self._begin or (await answer.piece() if answer is not None else b""), b""
+        data, self._begin = self._begin or (await answer.piece(self._take) if answer is not None else b""), b""
+        if self._own_failure is not None:
+            raise self._own_failure
         if not data:
             self._over = True
             if reader.ended:
                 return reader.rest() + self._splitter.rest()
             return await self._after(UpstreamUnreachable(), ends_well=True)
-        events = self._splitter.feed(data)
-        out = reader.read(events[0]) if len(events) == 1 else b"".join([reader.read(event) for event in events])
+        if self._held_up is None:
+            out = self._read(data)
+        else:
+            out, self._held_up = self._held_up, None
         self._over = reader.stopped
         return out + await self._after_the_engines_word() if reader.broken else out
+
+    def _read(self, data: bytes) -> bytes:
+        """What the client gets for what came."""
+        reader, events = self._reader, self._splitter.feed(data)
+        return reader.read(events[0]) if len(events) == 1 else b"".join([reader.read(event) for event in events])
+
+    def _pass_on(self, data: bytes) -> bool:
+        """Reads what came and writes it. False where more is to be done than that, with what was read held up for `piece`."""
+        try:
+            out = self._read(data)
+            if not self._reader.broken and not self._reader.stopped and self._written(out):
+                return True
+        except Exception as problem:  # noqa: BLE001 - it belongs to the task that waits, not to the connection's callback
+            self._own_failure, out = problem, b""
+        self._held_up = out
+        return False
+
+    def _written(self, out: bytes) -> bool:
+        if out:
+            if self._write is None or not self._write(out):
+                return False
+            self.delivered()
+        return True
 
     async def _after(self, problem: UpstreamError, *, ends_well: bool = False) -> bytes:
         """The connection has ended too early: on elsewhere, or what is left and then the problem."""

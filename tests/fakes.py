@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -13,8 +13,8 @@ import msgspec
 from gateway.entry import Entry
 from gateway.errors import CallError, UpstreamTimeout, UpstreamUnreachable
 from gateway.policy.routing import Pressure
-from gateway.ports import Principal, Replica
-from gateway.protocol.asgi import App, Message
+from gateway.ports import Principal, Replica, Take
+from gateway.protocol.asgi import CONNECTION, App, Message
 from gateway.protocol.usage import Usage
 
 
@@ -145,11 +145,13 @@ class FakeAnswer:
         self._script = script
         self._pieces = list(script.pieces)
 
-    async def piece(self) -> bytes:
+    async def piece(self, take: Take | None = None) -> bytes:
         script, silent_s = self._script, self._upstream.between_chunks_s
-        if self._pieces:
+        while self._pieces:
             await asyncio.sleep(script.every_s)
-            return self._pieces.pop(0)
+            piece = self._pieces.pop(0)
+            if take is None or not take(piece):
+                return piece
         if script.end == "hangs":
             await asyncio.sleep(silent_s)
             raise UpstreamTimeout(timeout_s=silent_s)
@@ -276,8 +278,56 @@ class Leaving:
 STAYS = Leaving()
 
 
+class FakeConnection:
+    """What our own server shows of a client's connection. Of pieces that need not wait it takes two, and then declines one."""
+
+    def __init__(self, received: Received, gone: asyncio.Event, leaving: Leaving) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.when_lost: Callable[[], object] | None = None
+        self._received = received
+        self._gone = gone
+        self._leaving = leaving
+        self._offered = 0
+
+    def leave(self) -> None:
+        self._gone.set()
+        if self.when_lost is not None:
+            self.when_lost()
+
+    def sent(self, message: Message) -> None:
+        self._received.messages.append(message)
+        if len(self._received.messages) == self._leaving.after_messages:
+            if self.when_lost is None:
+                self.leave()
+            else:  # or what was just sent would seem not to have got out
+                asyncio.get_running_loop().call_soon(self.leave)
+
+    def is_closing(self) -> bool:
+        return self._gone.is_set()
+
+    def writer(self) -> Callable[[bytes], bool]:
+        return self._write
+
+    def _write(self, piece: bytes) -> bool:
+        self._offered += 1
+        so_far = len(self._received.messages)
+        if self.is_closing() or not self._offered % 3 or so_far < 2 or so_far == self._leaving.send_fails_at:
+            return False
+        self.sent({"type": "http.response.body", "body": piece, "more_body": True})
+        return True
+
+
+async def _run(answering: Awaitable[None]) -> None:
+    await answering
+
+
 class FakeClient:
-    """Calls an ASGI app the way uvicorn does: once the client is gone, `receive` says so and `send` does nothing."""
+    """Calls an ASGI app the way servers do: once the client is gone, `receive` says so and `send` does nothing.
+
+    With `shows_connection` as our own server does it, else as others do.
+    """
+
+    shows_connection = False
 
     def __init__(self, app: App, **headers: str) -> None:
         self._app = app
@@ -292,8 +342,9 @@ class FakeClient:
         received, gone, uploads = Received(), asyncio.Event(), list(body)
         if leaving.after_messages == 0:
             gone.set()
+        connection = FakeConnection(received, gone, leaving)
         if leaving.after_s is not None:
-            asyncio.get_running_loop().call_later(leaving.after_s, gone.set)
+            asyncio.get_running_loop().call_later(leaving.after_s, connection.leave)
 
         async def receive() -> Message:
             if uploads:
@@ -307,11 +358,13 @@ class FakeClient:
             await asyncio.sleep(0)
             if gone.is_set():
                 return
-            received.messages.append(message)
-            if len(received.messages) == leaving.after_messages:
-                gone.set()
+            connection.sent(message)
 
-        await self._app(self._scope(method, path, headers), receive, send)
+        scope = self._scope(method, path, headers)
+        if self.shows_connection:
+            scope["extensions"] = {CONNECTION: connection}
+        connection.task = asyncio.create_task(_run(self._app(scope, receive, send)))
+        await connection.task
         return received
 
     def _scope(self, method: str, path: str, headers: Mapping[str, str]) -> dict[str, Any]:

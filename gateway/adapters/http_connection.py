@@ -16,6 +16,7 @@ from collections import deque
 import httptools
 
 from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from gateway.ports import Take
 
 _MOST_BUFFERED = 256 * 1024
 
@@ -31,6 +32,8 @@ class HttpConnection(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self._watch_at = 0.0
         self._waiter: asyncio.Future[None] | None = None
+        self._passes_to: Take | None = None  # while somebody waits
+        self._declined = b""
         self._pieces: deque[bytes] = deque()
         self._begin()
         self._complete = True  # no exchange is under way
@@ -52,7 +55,8 @@ class HttpConnection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether another exchange may follow: the last is complete, nothing came behind it, and neither side closes."""
-        return self._complete and self._error is None and not self._closed and not self._pieces and not self._ends_with_connection
+        read = self._complete and not self._pieces and not self._declined
+        return read and self._error is None and not self._closed and not self._ends_with_connection
 
     async def exchange(self, request: bytes, timeout_s: float) -> None:
         """Send a whole request; returns when the answer's head has come. Raises UpstreamUnreachable or UpstreamTimeout."""
@@ -65,16 +69,27 @@ class HttpConnection(asyncio.Protocol):
                 raise self._error
             await self._wait(timeout_s)
 
-    async def piece(self, timeout_s: float) -> bytes:
-        """What has come of the body since the last piece; nothing at its end. Raises UpstreamUnreachable or UpstreamTimeout."""
+    async def piece(self, timeout_s: float, take: Take | None = None) -> bytes:
+        """What has come of the body since the last piece; nothing at its end. Raises UpstreamUnreachable or UpstreamTimeout.
+
+        While it waits, `take` is shown what comes, and takes it by saying True; it must not raise. What it declines is a piece by
+        itself, whatever comes behind it.
+        """
         while True:
+            if self._declined:
+                data, self._declined = self._declined, b""
+                return data
             if self._pieces:
                 return self._take()
             if self._error is not None:
                 raise self._error
             if self._complete:
                 return b""
-            await self._wait(timeout_s)
+            self._passes_to = take
+            try:
+                await self._wait(timeout_s)
+            finally:
+                self._passes_to = None
 
     def abort(self) -> None:
         """Close at once; an engine that works on an answer stops doing so."""
@@ -97,7 +112,8 @@ class HttpConnection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._fail(UpstreamUnreachable())
             self.abort()
-        self._wake()
+        if self._passes_to is None or not self._pass_on(self._passes_to):
+            self._wake()
 
     def eof_received(self) -> None:
         """The replica sends no more. An answer without a length ends so; any other is broken. We close as well."""
@@ -167,6 +183,19 @@ class HttpConnection(asyncio.Protocol):
             await self._waiter
         finally:
             self._waiter = None
+
+    def _pass_on(self, take: Take) -> bool:
+        """Whether nobody needs to wake: what came was taken, and more is to come."""
+        if self._complete or self._error is not None or self._waiter is None or self._waiter.done():
+            return False
+        if self._pieces:
+            data = self._take()
+            if not take(data):
+                self._passes_to = None
+                self._declined = data
+                return False
+            self._deadline = self._loop.time() + self._timeout_s
+        return True
 
     def _look_at_the_clock(self) -> None:
         self._watch = None

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from gateway.adapters.http_connection import HttpConnection
 from gateway.errors import TooManyConnections, UpstreamUnreachable
-from gateway.ports import Replica
+from gateway.ports import Replica, Take
 from gateway.protocol.plain import Engine
 
 # Uvicorn, which vLLM's server runs on, closes idle connections after 5 s at its default.
@@ -151,7 +151,7 @@ class HttpUpstream:
 class HttpAnswer:
     """`async with` closes it; a connection that can be kept goes back to the pool."""
 
-    __slots__ = ("_base_url", "_connection", "_timeout_s", "_timeouts", "_upstream", "content_type", "status")
+    __slots__ = ("_base_url", "_begun", "_connection", "_timeouts", "_upstream", "content_type", "status")
 
     def __init__(self, upstream: HttpUpstream, base_url: str, connection: HttpConnection, timeouts: Timeouts) -> None:
         self.status = connection.status
@@ -160,11 +160,13 @@ class HttpAnswer:
         self._base_url = base_url
         self._connection = connection
         self._timeouts = timeouts
-        self._timeout_s = timeouts.first_byte_s  # an engine may send its head long before its first token
+        self._begun = False
 
-    def piece(self) -> Awaitable[bytes]:
-        timeout_s, self._timeout_s = self._timeout_s, self._timeouts.between_chunks_s
-        return self._connection.piece(timeout_s)
+    def piece(self, take: Take | None = None) -> Awaitable[bytes]:
+        if self._begun:
+            return self._connection.piece(self._timeouts.between_chunks_s, take)
+        self._begun = True
+        return self._connection.piece(self._timeouts.first_byte_s)  # an engine may send its head long before its first token
 
     def close(self, error: BaseException | None = None) -> None:
         self._upstream._put_back(self._base_url, self._connection)

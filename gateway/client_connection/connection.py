@@ -107,6 +107,9 @@ class ClientConnection(asyncio.Protocol):
     def task(self) -> asyncio.Task[None] | None:
         return None if self._running is None else self._running.task
 
+    def writer(self) -> Callable[[bytes], bool] | None:
+        return None if self._running is None else self._running.write
+
     def is_closing(self) -> bool:
         return self.lost or self._transport.is_closing()
 

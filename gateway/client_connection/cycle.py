@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _BODILESS = frozenset({204, 304})
 _LENGTH = b"content-length"
-_SIZE_LINES = [b"%x\r\n" % size for size in range(2048)]  # of chunks (RFC 9112, 7.1); most pieces of a stream are small
+_SIZE_LINES = [b"%x\r\n" % size for size in range(2048)]  # most pieces of a stream are small
 
 
 class Cycle:
@@ -113,12 +113,7 @@ class Cycle:
         if connection.write_paused and more:
             await connection.drain()
         if self._chunked:
-            size = len(body)
-            if size:
-                line = _SIZE_LINES[size] if size < len(_SIZE_LINES) else b"%x\r\n" % size
-                body = b"".join((line, body, b"\r\n"))
-            if not more:
-                body += b"0\r\n\r\n"
+            body = _chunk(body) if more else _chunk(body) + b"0\r\n\r\n"
         elif self._bodiless:
             body = b""
         if not self.started:
@@ -130,6 +125,14 @@ class Cycle:
         if not more:
             self.complete = True
             connection.answered(self)
+
+    def write(self, piece: bytes) -> bool:
+        """See `gateway.protocol.asgi.ClientConnection.writer`."""
+        connection = self._connection
+        if connection.write_paused or not self.started or self.complete or self._bodiless or connection.is_closing():
+            return False
+        connection.write(_chunk(piece) if self._chunked else piece)
+        return True
 
     def _make_head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         connection, version = self._connection, self.scope["http_version"]
@@ -174,3 +177,12 @@ class Cycle:
         if self._waiter is None or self._waiter.done():  # done: whoever waited was cancelled
             self._waiter = self._connection.loop.create_future()
         await self._waiter
+
+
+def _chunk(body: bytes) -> bytes:
+    """As a chunk (RFC 9112, 7.1); nothing for nothing, since an empty one would be the last."""
+    size = len(body)
+    if not size:
+        return b""
+    line = _SIZE_LINES[size] if size < len(_SIZE_LINES) else b"%x\r\n" % size
+    return b"".join((line, body, b"\r\n"))

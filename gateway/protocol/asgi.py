@@ -43,6 +43,13 @@ class ClientConnection(Protocol):
         """Whether what is sent from now on goes nowhere."""
         ...
 
+    def writer(self) -> Callable[[bytes], bool] | None:
+        """Writes pieces of the answer's body without waiting, once the first one was sent; None if nothing is being answered.
+
+        Says False, and does nothing, where the piece has to be sent in the usual way: the client does not read, or has left.
+        """
+        ...
+
 
 def client_connection(scope: Scope) -> ClientConnection | None:
     """The connection below, where the server shows it."""

@@ -92,6 +92,7 @@ async def _send(exchange: Exchange, reply: Reply) -> None:
         return
     exchange.streams = True
     await exchange.send({"type": "http.response.start", "status": 200, "headers": (*_head(reply), *_STREAM)})
+    reply.flow_into(exchange.writer())
     while piece:
         await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
         reply.delivered()

@@ -68,6 +68,25 @@ async def test_pieces_come_as_they_are_sent(acting: Acting) -> None:
         assert await answer.piece() == b"data: 1\n\n"
 
 
+async def test_what_is_declined_is_handed_out_and_nothing_is_lost_or_doubled(acting: Acting) -> None:
+    words = tuple(f"data: {number}\n\n".encode() for number in range(40))
+    got: list[bytes] = []
+
+    def take(data: bytes) -> bool:
+        if len(got) % 3 == 2:
+            return False
+        got.append(data)
+        return True
+
+    async with (
+        acting(Script(pieces=words)) as (upstream, replica),
+        await upstream.open(replica, PATH, b"{}", "req_1") as answer,
+    ):
+        while piece := await answer.piece(take):
+            got.append(piece)
+    assert b"".join(got) == b"".join(words)
+
+
 @pytest.mark.parametrize("status", [302, 400, 404, 500, 503])
 async def test_other_statuses_are_answers_too(acting: Acting, status: int) -> None:
     script = Script(pieces=(b"why",), status=status)

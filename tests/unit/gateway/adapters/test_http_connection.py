@@ -191,6 +191,70 @@ async def test_slow_client_stops_the_reading_and_costs_no_timeout() -> None:
     assert wire.transport.reading
 
 
+async def test_what_comes_is_taken_in_that_moment_and_what_is_declined_is_a_piece_of_its_own() -> None:
+    wire = Wire()
+    asking = await wire.ask()
+    wire.feed(b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n")
+    await asking
+    shown: list[bytes] = []
+
+    def take(data: bytes) -> bool:
+        shown.append(data)
+        return data != b"no"
+
+    waiting = asyncio.create_task(wire.connection.piece(5.0, take))
+    await asyncio.sleep(0)
+    wire.feed(b"first")
+    wire.feed(b"second")
+    assert shown == [b"first", b"second"]
+    wire.feed(b"no")
+    wire.feed(b"behind")  # before anybody has woken
+    assert await waiting == b"no"
+    assert shown == [b"first", b"second", b"no"]
+    assert await wire.connection.piece(5.0, take) == b"behind"
+    wire.feed(b"!")
+    assert not wire.connection.reusable, "there is more to read"
+    assert await wire.connection.piece(5.0, take) == b"!"
+    assert await wire.connection.piece(5.0, take) == b""
+    assert wire.connection.reusable
+
+
+async def test_what_is_taken_ends_the_silence() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire()
+    asking = await wire.ask()
+    wire.feed(b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n")
+    await asking
+    waiting = asyncio.create_task(wire.connection.piece(7.0, lambda data: True))
+    for _ in range(3):
+        await asyncio.sleep(6)
+        wire.feed(b"x")
+    began = loop.time()
+    with pytest.raises(UpstreamTimeout):
+        await waiting
+    assert loop.time() - began == pytest.approx(7.0)
+
+
+async def test_who_stops_waiting_is_shown_nothing_more() -> None:
+    wire = Wire()
+    asking = await wire.ask()
+    wire.feed(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")
+    await asking
+    shown: list[bytes] = []
+
+    def take(data: bytes) -> bool:
+        shown.append(data)
+        return True
+
+    waiting = asyncio.create_task(wire.connection.piece(5.0, take))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    wire.feed(b"hello")
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    assert shown == []
+
+
 async def test_silence_before_the_head_and_in_the_body_is_a_timeout_from_the_last_byte() -> None:
     loop = asyncio.get_running_loop()
     wire = Wire()

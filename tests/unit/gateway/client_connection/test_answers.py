@@ -232,6 +232,56 @@ async def test_lost_connection_is_told_once_and_at_once() -> None:
     assert wire.is_quiet
 
 
+@pytest.mark.parametrize("length", [(), ((b"content-length", b"75000"),)])
+async def test_pieces_written_without_waiting_read_like_those_that_are_sent(length: tuple[tuple[bytes, bytes], ...]) -> None:
+    said: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = client_connection(scope)
+        assert connection is not None
+        write = connection.writer()
+        assert write is not None
+        said.append(write(b"before the head"))
+        await send(start(200, *length))
+        said.append(write(b"before the first piece"))
+        await send(piece(b"a" * 500, more=True))
+        said.extend([write(b"b" * 1500), write(b"c" * 3000)])
+        wire.transport.client_stops_reading()
+        said.extend([write(b"d" * 70_000), write(b"to one who does not read")])
+        wire.transport.client_reads(100_000)
+        await send(piece(b""))
+        said.append(write(b"behind the end"))
+
+    wire = Wire(app)
+    await wire.ask(GET)
+    assert said == [False, False, True, True, True, False, False]
+    (found,) = wire.answers
+    assert (found.body, found.whole) == (b"a" * 500 + b"b" * 1500 + b"c" * 3000 + b"d" * 70_000, True)
+
+
+async def test_nothing_is_written_to_one_who_has_left() -> None:
+    said: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = client_connection(scope)
+        assert connection is not None
+        write = connection.writer()
+        assert write is not None
+        await send(start())
+        await send(piece(b"hello", more=True))
+        await receive()
+        await receive()
+        said.append(write(b"unheard"))
+
+    wire = Wire(app)
+    await wire.ask(GET)
+    written = wire.transport.written
+    wire.transport.lose(ConnectionResetError())
+    await wire.settle()
+    assert said == [False]
+    assert wire.transport.written == written
+
+
 async def test_half_closing_is_leaving() -> None:
     closing: list[bool] = []
 
