@@ -41,6 +41,7 @@ class Reply:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.flow_into(None)
         self._lease.end(error)
 
     def flow_into(self, write: Callable[[bytes], bool] | None) -> None:

@@ -24,6 +24,8 @@ _MOST_BUFFERED = 256 * 1024
 class HttpConnection(asyncio.Protocol):
     """`exchange` sends a request and waits for the head; `piece` gives the body. Then it may be kept, if `reusable`."""
 
+    __deletable__ = ("_parser",)
+
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -121,6 +123,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
         self._stop_watching()
+        del self._parser  # it holds this, and the two would wait for the garbage collector
         if not self._complete:
             if self._has_head and self._ends_with_connection and exc is None:
                 self._complete = True

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import chain
@@ -155,8 +155,11 @@ def revoke_key(connection: sqlite3.Connection, clock: Clock, key_id: str) -> Non
         raise UnknownKey(f"There is no key {key_id} that could be revoked. 'daemun keys list' shows all of them.")
 
 
-def write_entries(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    """All or none of them. An entry that is there already stays as it is. Many rows a statement cost a third less than one."""
+def write_entries(connection: sqlite3.Connection, rows: Sequence[Row], rest: Callable[[], None] = lambda: None) -> None:
+    """All or none of them. An entry that is there already stays as it is. Many rows a statement cost a third less than one.
+
+    `rest` is called behind each statement, within the transaction.
+    """
     with connection:
         connection.execute("BEGIN IMMEDIATE")
         done = 0
@@ -165,6 +168,7 @@ def write_entries(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
                 values = [*chain.from_iterable(rows[done : done + count])]
                 connection.execute(_INSERT + ", ".join([f"({_PLACES})"] * count), values)
                 done += count
+                rest()
 
 
 def read_entries(connection: sqlite3.Connection, *, last: int) -> list[Entry]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -32,7 +32,7 @@ class FakeStore:
         self.fails_with: Exception | None = None
         self.tries = 0
 
-    def write(self, rows: Sequence[sqlite.Row]) -> None:
+    def write(self, rows: Sequence[sqlite.Row], rest: Callable[[], None]) -> None:
         self.tries += 1
         if self.fails_with is not None:
             raise self.fails_with
@@ -184,3 +184,21 @@ def test_store_that_another_file_has_replaced_is_opened_anew(tmp_path: Path) -> 
 def ids(database: Path) -> list[str]:
     with closing(sqlite.connect(database)) as connection:
         return sorted(read.id for read in sqlite.read_entries(connection, last=9))
+
+
+def test_large_file_is_read_in_parts_and_whole(tmp_path: Path, store: FakeStore, mover: Mover) -> None:
+    names = [f"req_{number}" for number in range(3000)]
+    lines = [line(name) for name in names]
+    lines[1500] = b"not an entry\n"
+    (tmp_path / "1-ended.journal").write_bytes(b"".join(lines))
+    mover.move()
+    assert list(store.entries) == [name for name in names if name != "req_1500"]
+
+
+def test_rows_are_written_with_rests_between_them(tmp_path: Path) -> None:
+    rested: list[int] = []
+    with closing(Store(tmp_path / "store.sqlite3")) as store:
+        store.write([msgspec.structs.astuple(entry(f"req_{number}")) for number in range(250)], lambda: rested.append(1))
+    assert len(rested) >= 2
+    with closing(sqlite.connect(tmp_path / "store.sqlite3")) as connection:
+        assert len(sqlite.read_entries(connection, last=1000)) == 250
