@@ -11,7 +11,7 @@ import pytest
 from gateway.dispatch import MOST_ATTEMPTS
 from gateway.protocol.openai import UsageWish
 from gateway.protocol.usage import Usage
-from tests.fakes import Leaving, Script
+from tests.fakes import FakeClient, FakeConnection, Leaving, Script
 from tests.unit.gateway.house import MODEL, A, B, C, D, House
 from tests.vllm_stream import Generation, chat, completion_tokens_in
 
@@ -352,3 +352,20 @@ async def test_engines_that_fail_in_their_own_events_are_recorded_as_failed(path
 async def test_error_in_the_middle_of_an_event_comes_after_a_whole_one() -> None:
     received = await House(Script(pieces=(PING, b"event: ping\nda"), end="reset")).client.post("/v1/messages", STREAM)
     assert received.body.startswith(PING + b'event: error\ndata: {"type":"error","error":{')
+
+
+async def test_failure_of_ours_while_a_stream_flows_is_the_calls_and_not_the_engines(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks(_: FakeConnection, piece: bytes) -> bool:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(FakeClient, "shows_connection", True)
+    monkeypatch.setattr(FakeConnection, "_write", breaks)
+    house = House(says())
+    received = await house.client.post(CHAT, STREAM)
+    assert b'"code":"internal_error"' in received.pieces[-1]
+    assert "nobody foresaw this" in caplog.text
+    assert (house.entry.outcome, house.entry.error_code) == ("failed", "internal_error")
+    assert house.fleet.broken == []
+    assert house.has_given_everything_back()
