@@ -8,7 +8,7 @@ import sqlite3
 from rich.console import Console
 
 from daemun.settings import Settings
-from gateway.adapters.sqlite import create_key, list_keys, revoke_key
+from gateway.adapters.sqlite_tenants import create_key, list_keys, revoke_key
 from gateway.ports import Clock
 
 TENANT, PROJECT = "first-tenant", "daemun-up"

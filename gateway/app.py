@@ -21,7 +21,7 @@ from gateway.adapters.mover_process import MoverProcess
 from gateway.adapters.open_limits import OpenLimits
 from gateway.adapters.probed_fleet import Discovery, ProbedFleet
 from gateway.adapters.ray_discovery import RayDiscovery
-from gateway.adapters.sqlite import SqliteTenants
+from gateway.adapters.sqlite_tenants import SqliteTenants
 from gateway.adapters.static_discovery import StaticDiscovery
 from gateway.adapters.system_clock import SystemClock
 from gateway.errors import CallError, MethodNotAllowed, NotFound

@@ -42,6 +42,7 @@ MODULES = (
     "gateway.pipeline",
     "gateway.policy.admission",
     "gateway.policy.breaker",
+    "gateway.policy.limits",
     "gateway.policy.prefix",
     "gateway.policy.routing",
     "gateway.ports",

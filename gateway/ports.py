@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from gateway.entry import Entry
+from gateway.policy.limits import Scope, Tier
 from gateway.policy.routing import Pressure
 from gateway.protocol.plain import Engine
 from gateway.protocol.usage import Usage
@@ -24,13 +25,21 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling: a key and all that it belongs to. `models` None means every model."""
+    """Who is calling: a key and all that it belongs to.
+
+    `models` None means every model. `scopes` are the levels that have limits, the tenant's first: the tightest holds. `weight`
+    is the tenant's share of its tier, relative to others'. `fallbacks` are the smaller models that its calls may go to when the
+    one they ask for is full.
+    """
 
     key_id: str
     tenant: str
     project: str
-    tier: str = "standard"
+    tier: Tier = Tier.PAID
     models: frozenset[str] | None = None
+    scopes: tuple[Scope, ...] = ()
+    weight: float = 1.0
+    fallbacks: tuple[str, ...] = ()
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models

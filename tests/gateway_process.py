@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import openai
 
-from gateway.adapters import sqlite
+from gateway.adapters import sqlite, sqlite_ledger, sqlite_tenants
 from gateway.adapters.system_clock import SystemClock
 from gateway.entry import Entry
 
@@ -59,7 +59,7 @@ class GatewayProcess:
 
     def entries(self) -> list[Entry]:
         with closing(sqlite.connect(sqlite.store_path(self.state_dir))) as connection:
-            return sqlite.read_entries(connection, last=100)
+            return sqlite_ledger.read_entries(connection, last=100)
 
     def is_ready(self) -> bool:
         assert self.process.poll() is None, self.process.communicate()[1]
@@ -78,7 +78,7 @@ def gateway_process(engine_url: str, state_dir: Path, **settings: str) -> Iterat
     environment = os.environ | {f"DAEMUN_GATEWAY__{name}": value for name, value in (usual | settings).items()}
     environment |= {"PYTHONPATH": str(ROOT), "DAEMUN_STATE_DIR": str(state_dir)}
     with closing(sqlite.connect(sqlite.store_path(state_dir))) as connection:
-        key, _ = sqlite.create_key(connection, SystemClock(), tenant="anna", project="chatbot")
+        key, _ = sqlite_tenants.create_key(connection, SystemClock(), tenant="anna", project="chatbot")
     command = [sys.executable, "-m", "daemun", "gateway"]
     process = subprocess.Popen(command, cwd=state_dir, env=environment, stderr=subprocess.PIPE, text=True)
     try:

@@ -27,7 +27,7 @@ from typing import Annotated
 
 import msgspec
 
-from gateway.adapters import sqlite
+from gateway.adapters import sqlite, sqlite_ledger
 from gateway.adapters.journal import journal_folder
 from gateway.entry import Entry
 
@@ -46,7 +46,7 @@ _INT64 = msgspec.Meta(ge=-(2**63), le=2**63 - 1)  # SQLite's integers
 class Mover:
     """Moves journal files. `write` stores rows for good, all or none, with rests; it may raise sqlite3.Error or StoreUnusable."""
 
-    def __init__(self, folder: Path, write: Callable[[Sequence[sqlite.Row], Rest], None]) -> None:
+    def __init__(self, folder: Path, write: Callable[[Sequence[sqlite_ledger.Row], Rest], None]) -> None:
         self._folder = folder
         self._write = write
         self._rests = False
@@ -92,7 +92,7 @@ class Store:
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
 
-    def write(self, rows: Sequence[sqlite.Row], rest: Rest = lambda: None) -> None:
+    def write(self, rows: Sequence[sqlite_ledger.Row], rest: Rest = lambda: None) -> None:
         """Raises sqlite3.Error or StoreUnusable."""
         if self._connection is not None and self._identity() != self._opened:
             self.close()
@@ -100,7 +100,7 @@ class Store:
             self._connection = sqlite.connect(self._path)
             self._opened = self._identity()
         try:
-            sqlite.write_entries(self._connection, rows, rest)
+            sqlite_ledger.write_entries(self._connection, rows, rest)
         except sqlite3.Error:
             self.close()
             raise
@@ -118,10 +118,10 @@ class Store:
         return found.st_dev, found.st_ino
 
 
-def read(data: bytes, path: Path, rest: Rest = lambda: None) -> list[sqlite.Row]:
+def read(data: bytes, path: Path, rest: Rest = lambda: None) -> list[sqlite_ledger.Row]:
     """The entries of a journal. Its last line may be torn, if the machine stopped while it was written."""
     data = data.rstrip(b"\0")  # what was not written when the machine stopped may be zero
-    rows: list[sqlite.Row] = []
+    rows: list[sqlite_ledger.Row] = []
     begin = 0
     while begin < len(data):
         end = data.find(b"\n", begin + _READ_AT_ONCE) + 1 or len(data)
@@ -131,7 +131,7 @@ def read(data: bytes, path: Path, rest: Rest = lambda: None) -> list[sqlite.Row]
     return rows
 
 
-def _read_lines(data: bytes, path: Path) -> list[sqlite.Row]:
+def _read_lines(data: bytes, path: Path) -> list[sqlite_ledger.Row]:
     with suppress(msgspec.DecodeError, UnicodeDecodeError):
         return _rows.decode_lines(data)
     rows = []
@@ -143,7 +143,7 @@ def _read_lines(data: bytes, path: Path) -> list[sqlite.Row]:
     return rows
 
 
-def _row_decoder() -> msgspec.json.Decoder[sqlite.Row]:
+def _row_decoder() -> msgspec.json.Decoder[sqlite_ledger.Row]:
     """Of an entry's line as it is, without making an Entry of it: its fields in their order."""
     kinds = [field.type for field in msgspec.structs.fields(Entry)]
     return msgspec.json.Decoder(tuple[*(Annotated[int, _INT64] if kind is int else kind for kind in kinds)])  # type: ignore[misc]

@@ -1,7 +1,7 @@
 -- Version 1. Times are seconds since the epoch.
 CREATE TABLE IF NOT EXISTS tenants (
     name       TEXT PRIMARY KEY,
-    tier       TEXT NOT NULL DEFAULT 'standard',
+    tier       TEXT NOT NULL DEFAULT 'paid',
     created_at REAL NOT NULL
 );
 CREATE TABLE IF NOT EXISTS keys (

@@ -9,8 +9,9 @@ from typing import Protocol
 
 import pytest
 
-from gateway.adapters import sqlite
+from gateway.adapters import sqlite, sqlite_tenants
 from gateway.adapters.fresh_tenants import FreshTenants
+from gateway.policy.limits import Tier
 from gateway.ports import Principal, TenantStore
 from tests.fakes import FakeClock, FakeTenants
 
@@ -32,14 +33,14 @@ class SqliteOffice:
     def __init__(self, path: Path) -> None:
         self.clock = FakeClock()
         self.connection = sqlite.connect(path)
-        self.store: TenantStore = FreshTenants(sqlite.SqliteTenants(self.connection), self.clock)
+        self.store: TenantStore = FreshTenants(sqlite_tenants.SqliteTenants(self.connection), self.clock)
 
     def give(self, tenant: str, project: str, models: Sequence[str] | None) -> tuple[str, str]:
-        secret, info = sqlite.create_key(self.connection, self.clock, tenant=tenant, project=project, models=models)
+        secret, info = sqlite_tenants.create_key(self.connection, self.clock, tenant=tenant, project=project, models=models)
         return secret, info.id
 
     def revoke(self, key_id: str) -> None:
-        sqlite.revoke_key(self.connection, self.clock, key_id)
+        sqlite_tenants.revoke_key(self.connection, self.clock, key_id)
 
 
 class FakeOffice:
@@ -71,7 +72,7 @@ def office(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Office]:
 async def test_key_tells_whose_it_is(office: Office) -> None:
     secret, key_id = office.give("가게", "상담봇", ["solar", "exaone"])
     principal = await office.store.principal(secret)
-    assert principal == Principal(key_id, "가게", "상담봇", "standard", frozenset({"solar", "exaone"}))
+    assert principal == Principal(key_id, "가게", "상담봇", Tier.PAID, frozenset({"solar", "exaone"}))
 
 
 async def test_key_without_models_may_use_all_and_one_with_none_may_use_none(office: Office) -> None:

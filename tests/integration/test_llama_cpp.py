@@ -16,7 +16,7 @@ import httpx
 import openai
 import pytest
 
-from gateway.adapters import sqlite
+from gateway.adapters import sqlite, sqlite_tenants
 from gateway.adapters.system_clock import SystemClock
 from gateway.settings import GatewaySettings, QueueSettings, StaticFleet
 from tests.e2e.stack import free_ports, until
@@ -47,7 +47,7 @@ def test_llama_cpp_is_found_asked_by_its_own_name_and_counted(url: str, tmp_path
         gateway = f"http://127.0.0.1:{port}"
         until(lambda: httpx.get(f"{gateway}/health/ready").status_code == 200, START_S, "llama.cpp's server is ready")
         with closing(sqlite.connect(sqlite.store_path(tmp_path))) as connection:
-            key, _ = sqlite.create_key(connection, SystemClock(), tenant="anna", project="llama")
+            key, _ = sqlite_tenants.create_key(connection, SystemClock(), tenant="anna", project="llama")
         with openai.OpenAI(base_url=f"{gateway}/v1", api_key=key, max_retries=0) as client:
             assert [model.id for model in client.models.list()] == ["our-tiny"]
             whole = client.chat.completions.create(model="our-tiny", messages=says("안녕?"), max_tokens=12)

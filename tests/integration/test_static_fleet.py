@@ -20,7 +20,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessageParam
 
-from gateway.adapters import sqlite
+from gateway.adapters import sqlite, sqlite_ledger, sqlite_tenants
 from gateway.adapters.system_clock import SystemClock
 from gateway.entry import Entry
 from gateway.settings import GatewaySettings, QueueSettings, StaticFleet
@@ -89,7 +89,7 @@ def entries_of(tenant: str, state_dir: Path, count: int) -> list[Entry]:
 
     def found() -> list[Entry]:
         with closing(sqlite.connect(sqlite.store_path(state_dir))) as connection:
-            return [entry for entry in sqlite.read_entries(connection, last=50) if entry.tenant == tenant]
+            return [entry for entry in sqlite_ledger.read_entries(connection, last=50) if entry.tenant == tenant]
 
     until(lambda: len(found()) >= count, 5, f"{count} entries")
     return found()
@@ -124,7 +124,7 @@ def gateway(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def house(server: Server, gateway: tuple[str, Path], request: pytest.FixtureRequest) -> Iterator[House]:
     url, state_dir = gateway
     with closing(sqlite.connect(sqlite.store_path(state_dir))) as connection:
-        key, _ = sqlite.create_key(connection, SystemClock(), tenant=request.node.name, project="static")
+        key, _ = sqlite_tenants.create_key(connection, SystemClock(), tenant=request.node.name, project="static")
     with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
         yield House(url, server, state_dir, request.node.name, client)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.adapters import sqlite
+from gateway.adapters import sqlite, sqlite_ledger, sqlite_tenants
 from gateway.adapters.system_clock import SystemClock
 from gateway.entry import Entry
 from gateway.protocol.openai import UsageWish
@@ -86,7 +86,7 @@ class Running:
         until = time.monotonic() + 5
         with closing(sqlite.connect(sqlite.store_path(self.state_dir))) as connection:
             while time.monotonic() < until:
-                found = sqlite.read_entries(connection, last=count)
+                found = sqlite_ledger.read_entries(connection, last=count)
                 if len(found) == count:
                     return found
                 time.sleep(0.05)
@@ -114,7 +114,7 @@ def wanted() -> dict[str, object]:
 def running(engine: Engine, engine_server: LoopbackServer, wanted: dict[str, object], tmp_path: Path) -> Iterator[Running]:
     with _gateway_thread(_settings(engine_server.url, wanted), tmp_path) as port:
         with closing(sqlite.connect(sqlite.store_path(tmp_path))) as connection:
-            key, _ = sqlite.create_key(connection, SystemClock(), tenant="anna", project="chatbot")
+            key, _ = sqlite_tenants.create_key(connection, SystemClock(), tenant="anna", project="chatbot")
         made = Running(port, key, tmp_path, engine, engine_server)
         made.wait_until_ready()
         yield made

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gateway.adapters import mover_process, sqlite
+from gateway.adapters import mover_process, sqlite, sqlite_ledger
 from gateway.adapters.journal import Journal, journal_folder
 from gateway.adapters.mover_process import MoverProcess
 from gateway.entry import Entry
@@ -100,7 +100,7 @@ def recorder(state_dir: Path, name: str = "req") -> Iterator[Recorder]:
 
 def ids(state_dir: Path) -> list[str]:
     with closing(sqlite.connect(sqlite.store_path(state_dir))) as connection:
-        return [entry.id for entry in sqlite.read_entries(connection, last=100_000)]
+        return [entry.id for entry in sqlite_ledger.read_entries(connection, last=100_000)]
 
 
 def until(true: Callable[[], bool], within_s: float) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.adapters import sqlite
+from gateway.adapters import sqlite, sqlite_ledger
 from gateway.adapters.journal import Journal
 from gateway.adapters.ledger_mover import Mover, Store
 from gateway.entry import Entry
@@ -32,7 +32,7 @@ class FakeStore:
         self.fails_with: Exception | None = None
         self.tries = 0
 
-    def write(self, rows: Sequence[sqlite.Row], rest: Callable[[], None]) -> None:
+    def write(self, rows: Sequence[sqlite_ledger.Row], rest: Callable[[], None]) -> None:
         self.tries += 1
         if self.fails_with is not None:
             raise self.fails_with
@@ -183,7 +183,7 @@ def test_store_that_another_file_has_replaced_is_opened_anew(tmp_path: Path) -> 
 
 def ids(database: Path) -> list[str]:
     with closing(sqlite.connect(database)) as connection:
-        return sorted(read.id for read in sqlite.read_entries(connection, last=9))
+        return sorted(read.id for read in sqlite_ledger.read_entries(connection, last=9))
 
 
 def test_large_file_is_read_in_parts_and_whole(tmp_path: Path, store: FakeStore, mover: Mover) -> None:
@@ -201,4 +201,4 @@ def test_rows_are_written_with_rests_between_them(tmp_path: Path) -> None:
         store.write([msgspec.structs.astuple(entry(f"req_{number}")) for number in range(250)], lambda: rested.append(1))
     assert len(rested) >= 2
     with closing(sqlite.connect(tmp_path / "store.sqlite3")) as connection:
-        assert len(sqlite.read_entries(connection, last=1000)) == 250
+        assert len(sqlite_ledger.read_entries(connection, last=1000)) == 250

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.adapters import sqlite
+from gateway.adapters import sqlite, sqlite_ledger, sqlite_tenants
 from gateway.entry import Entry
 from tests.fakes import FakeClock
 
@@ -47,74 +47,78 @@ def entry(number: int, *, outcome: str = "completed", tenant: str = "anna") -> E
 
 
 def write(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
-    sqlite.write_entries(connection, [msgspec.structs.astuple(entry) for entry in entries])
+    sqlite_ledger.write_entries(connection, [msgspec.structs.astuple(entry) for entry in entries])
 
 
 def test_secret_is_nowhere_on_disk(path: Path, connection: sqlite3.Connection) -> None:
-    secret, info = sqlite.create_key(connection, FakeClock(), tenant="anna", project="p")
-    assert secret.startswith(sqlite.KEY_PREFIX)
-    assert len(secret) >= len(sqlite.KEY_PREFIX) + 43, "256 bits"
-    random_part = secret.removeprefix(sqlite.KEY_PREFIX).encode()
+    secret, info = sqlite_tenants.create_key(connection, FakeClock(), tenant="anna", project="p")
+    assert secret.startswith(sqlite_tenants.KEY_PREFIX)
+    assert len(secret) >= len(sqlite_tenants.KEY_PREFIX) + 43, "256 bits"
+    random_part = secret.removeprefix(sqlite_tenants.KEY_PREFIX).encode()
     files = list(path.parent.iterdir())
-    assert any(sqlite.hash_of(secret) in file.read_bytes() for file in files), "the hash is there, so the file was written"
+    assert any(sqlite_tenants.hash_of(secret) in file.read_bytes() for file in files), (
+        "the hash is there, so the file was written"
+    )
     assert not any(random_part in file.read_bytes() for file in files)
     assert secret not in repr(info)
 
 
 def test_lists_show_keys_without_secrets(connection: sqlite3.Connection) -> None:
     clock = FakeClock()
-    _, first = sqlite.create_key(connection, clock, tenant="anna", project="p", models=["대문/m"])
+    _, first = sqlite_tenants.create_key(connection, clock, tenant="anna", project="p", models=["대문/m"])
     clock.advance(1)
-    _, second = sqlite.create_key(connection, clock, tenant="anna", project="q")
-    assert sqlite.list_keys(connection) == [first, second]
-    sqlite.revoke_key(connection, clock, first.id)
-    assert [key.revoked_at is None for key in sqlite.list_keys(connection)] == [False, True]
+    _, second = sqlite_tenants.create_key(connection, clock, tenant="anna", project="q")
+    assert sqlite_tenants.list_keys(connection) == [first, second]
+    sqlite_tenants.revoke_key(connection, clock, first.id)
+    assert [key.revoked_at is None for key in sqlite_tenants.list_keys(connection)] == [False, True]
 
 
 def test_key_is_revoked_once_and_unknown_ones_never(connection: sqlite3.Connection) -> None:
-    _, info = sqlite.create_key(connection, FakeClock(), tenant="anna", project="p")
-    sqlite.revoke_key(connection, FakeClock(), info.id)
+    _, info = sqlite_tenants.create_key(connection, FakeClock(), tenant="anna", project="p")
+    sqlite_tenants.revoke_key(connection, FakeClock(), info.id)
     for key_id in (info.id, "key_nobody", ""):
-        with pytest.raises(sqlite.UnknownKey, match="daemun keys list"):
-            sqlite.revoke_key(connection, FakeClock(), key_id)
+        with pytest.raises(sqlite_tenants.UnknownKey, match="daemun keys list"):
+            sqlite_tenants.revoke_key(connection, FakeClock(), key_id)
 
 
 def test_failed_creation_leaves_the_connection_usable(connection: sqlite3.Connection) -> None:
     with pytest.raises(sqlite3.Error):
-        sqlite.create_key(connection, FakeClock(), tenant="anna", project=None)  # type: ignore[arg-type]
-    sqlite.create_key(connection, FakeClock(), tenant="anna", project="p")
-    assert len(sqlite.list_keys(connection)) == 1
+        sqlite_tenants.create_key(connection, FakeClock(), tenant="anna", project=None)  # type: ignore[arg-type]
+    sqlite_tenants.create_key(connection, FakeClock(), tenant="anna", project="p")
+    assert len(sqlite_tenants.list_keys(connection)) == 1
 
 
 def test_entry_comes_back_as_it_was_written(connection: sqlite3.Connection) -> None:
     write(connection, (entry(number) for number in range(123)))
-    read = sqlite.read_entries(connection, last=2)
+    read = sqlite_ledger.read_entries(connection, last=2)
     assert read == [entry(122), entry(121)]
-    assert len(sqlite.read_entries(connection, last=999)) == 123
+    assert len(sqlite_ledger.read_entries(connection, last=999)) == 123
 
 
 def test_entry_written_twice_is_there_once(connection: sqlite3.Connection) -> None:
     write(connection, [entry(1), entry(2)])
     write(connection, [entry(2, outcome="aborted"), entry(3)])
-    assert [read.id for read in sqlite.read_entries(connection, last=9)] == ["req_3", "req_2", "req_1"]
-    assert {read.outcome for read in sqlite.read_entries(connection, last=9)} == {"completed"}
+    assert [read.id for read in sqlite_ledger.read_entries(connection, last=9)] == ["req_3", "req_2", "req_1"]
+    assert {read.outcome for read in sqlite_ledger.read_entries(connection, last=9)} == {"completed"}
 
 
 def test_entries_are_written_all_or_none(connection: sqlite3.Connection) -> None:
     with pytest.raises(sqlite3.Error):
-        sqlite.write_entries(connection, [*(msgspec.structs.astuple(entry(number)) for number in range(105)), ("too short",)])
-    assert sqlite.read_entries(connection, last=9) == []
+        sqlite_ledger.write_entries(
+            connection, [*(msgspec.structs.astuple(entry(number)) for number in range(105)), ("too short",)]
+        )
+    assert sqlite_ledger.read_entries(connection, last=9) == []
 
 
 def test_usage_sums_calls_and_tokens_since_a_time(connection: sqlite3.Connection) -> None:
     outcomes = ["completed", "aborted", "failed", "completed"]
     write(connection, [entry(number, outcome=outcome) for number, outcome in enumerate(outcomes)])
     write(connection, [entry(9, tenant="bora")])
-    anna, bora = sqlite.sum_usage(connection, since=1.0)
+    anna, bora = sqlite_ledger.sum_usage(connection, since=1.0)
     assert (anna.tenant, anna.calls, anna.completed, anna.aborted) == ("anna", 3, 1, 1)
     assert (anna.prompt_tokens, anna.completion_tokens) == (9, 6)
     assert (bora.tenant, bora.calls) == ("bora", 1)
-    assert sqlite.sum_usage(connection, since=100.0) == []
+    assert sqlite_ledger.sum_usage(connection, since=100.0) == []
 
 
 def test_store_that_cannot_be_used_says_what_to_do(tmp_path: Path) -> None:
@@ -127,9 +131,9 @@ def test_store_that_cannot_be_used_says_what_to_do(tmp_path: Path) -> None:
 
 def test_opening_again_keeps_everything(path: Path) -> None:
     with closing(sqlite.connect(path)) as first:
-        sqlite.create_key(first, FakeClock(), tenant="anna", project="p")
+        sqlite_tenants.create_key(first, FakeClock(), tenant="anna", project="p")
     with closing(sqlite.connect(path)) as second:
-        assert len(sqlite.list_keys(second)) == 1
+        assert len(sqlite_tenants.list_keys(second)) == 1
 
 
 def test_store_of_an_earlier_version_loses_an_index_and_nothing_else(path: Path) -> None:
@@ -138,5 +142,5 @@ def test_store_of_an_earlier_version_loses_an_index_and_nothing_else(path: Path)
         write(earlier, [entry(1)])
     with closing(sqlite.connect(path)) as opened:
         write(opened, [entry(1), entry(2)])
-        assert sqlite.read_entries(opened, last=9) == [entry(2), entry(1)]
+        assert sqlite_ledger.read_entries(opened, last=9) == [entry(2), entry(1)]
         assert opened.execute("SELECT count(*) FROM sqlite_master WHERE name = 'ledger_key'").fetchone() == (0,)
