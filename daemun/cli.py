@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from daemun.problem import Problem
 from daemun.progress import Progress
 from daemun.settings import Settings, SettingsError
 from daemun.up import Supervisor
+from daemun.workers import Workers, listen
 from gateway.adapters import sqlite, sqlite_tenants
 from gateway.adapters.system_clock import SystemClock
 
@@ -73,15 +75,26 @@ def up(context: typer.Context) -> None:
 
 
 @app.command()
-def gateway(context: typer.Context) -> None:
-    """Start the gateway alone, in the foreground. The replicas come from `gateway.fleets` in the settings."""
-    settings = context.obj.settings()
-    _require(settings, gateway=True)
-    from gateway.server import run  # here and not above: `daemun --help` should not wait for a web framework
+def gateway(
+    context: typer.Context,
+    listener: Annotated[int | None, typer.Option(hidden=True, help="The inherited socket of one of several workers.")] = None,
+) -> None:
+    """Start the gateway alone, in the foreground. The replicas come from `gateway.fleets` in the settings.
 
+    With `gateway.workers` it is that many processes, which share a port, the limits (in Redis) and the stores.
+    """
+    settings = context.obj.settings()
     logging.basicConfig(level=settings.gateway.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    run(settings.gateway, settings.state_dir)
+    if listener is None:
+        _require(settings, gateway=True)
+        if settings.gateway.workers > 1:
+            with listen(settings.gateway) as shared:
+                Workers(settings.gateway, context.obj.options(), shared).run()
+            return
+    from gateway.server import run  # here and not above: `daemun --help` should not wait for a web framework
+
+    run(settings.gateway, settings.state_dir, None if listener is None else socket.socket(fileno=listener))
 
 
 @app.command()

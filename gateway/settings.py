@@ -76,6 +76,9 @@ class ClientLimits(Frozen):
 class GatewaySettings(Frozen):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8080, ge=1, le=65535, description="Port to listen on.")
+    workers: int = Field(
+        1, ge=1, le=256, description="Processes that serve it together; more than one need limits.redis, which all of them share."
+    )
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Larger request bodies get 413.")
     max_media_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="The same for requests that carry images, sound or video."
