@@ -84,6 +84,10 @@ def is_running() -> bool:
 def prefer() -> None:
     """From now on import the build of these sources, if there is one. Raises NotCompiled."""
     asked = os.environ.get(ASKED, "")
+    if asked not in ("", "no", "must"):
+        raise NotCompiled(
+            f"{ASKED}={asked} is not known. Set it to no (plain Python) or must (an error without a build), or unset it."
+        )
     if asked == "no" or is_running():
         return
     suffix = EXTENSION_SUFFIXES[0]
@@ -95,7 +99,7 @@ def prefer() -> None:
 
 
 class NotCompiled(ImportError):
-    """DAEMUN_COMPILED=must, and there is no build of these sources."""
+    """What DAEMUN_COMPILED asks for is not to be had."""
 
 
 class _Finder(MetaPathFinder):
