@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
 from starlette.routing import Route
 
-from gateway.adapters import sqlite
+from gateway.adapters.admin_token import admin_token
 from gateway.adapters.asyncio_gate import AsyncioGate
 from gateway.adapters.fresh_tenants import FreshTenants
 from gateway.adapters.http_upstream import HttpUpstream, Timeouts
@@ -21,10 +20,10 @@ from gateway.adapters.mover_process import MoverProcess
 from gateway.adapters.open_limits import OpenLimits
 from gateway.adapters.probed_fleet import Discovery, ProbedFleet
 from gateway.adapters.ray_discovery import RayDiscovery
-from gateway.adapters.sqlite_tenants import SqliteTenants
 from gateway.adapters.static_discovery import StaticDiscovery
 from gateway.adapters.system_clock import SystemClock
-from gateway.errors import CallError, MethodNotAllowed, NotFound
+from gateway.adapters.tenancy import open_tenancy
+from gateway.admin import AdminListener, create_admin_app
 from gateway.exchange import BodyLimits
 from gateway.middleware.edge import Edge
 from gateway.pipeline import Pipeline
@@ -32,9 +31,8 @@ from gateway.policy.admission import Patience
 from gateway.ports import Ports
 from gateway.protocol.asgi import Receive, Scope, Send
 from gateway.protocol.endpoint import ENDPOINTS
-from gateway.protocol.language import preferred
 from gateway.protocol.plain import Engine
-from gateway.routes import health, models, openapi, responses
+from gateway.routes import error_answers, health, models, openapi, responses
 from gateway.routes.inference import InferenceEndpoint, Running
 from gateway.settings import GatewaySettings, RayFleet, StaticFleet
 
@@ -45,10 +43,12 @@ RAY_TOKEN = "ray-token"  # noqa: S105 (the name of a file in state_dir)
 def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     """The gateway. Its files are in `state_dir`; its sockets and the ledger's mover live as long as the app's lifespan.
 
-    Raises gateway.adapters.sqlite.StoreUnusable before anything is started.
+    Raises gateway.adapters.schema.StoreUnusable before anything is started.
     """
-    connection = sqlite.connect(sqlite.store_path(state_dir))
     clock = SystemClock()
+    tenancy = open_tenancy(settings.store.address, state_dir, clock)
+    tenants = FreshTenants(tenancy.tenants, clock, believe_s=settings.store.believe_s)
+    token = admin_token(state_dir)
     queue = settings.queue
     gate = AsyncioGate(Patience(queue.most_waiting, queue.patience_s, queue.cold_patience_s), clock)
     fleet = ProbedFleet(
@@ -60,16 +60,19 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     timeouts = settings.timeouts
     upstream = HttpUpstream(Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.between_chunks_s))
     journal = Journal(journal_folder(state_dir))
-    ports = Ports(clock, FreshTenants(SqliteTenants(connection), clock), OpenLimits(), gate, fleet, upstream, journal)
+    ports = Ports(clock, tenants, OpenLimits(), gate, fleet, upstream, journal)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as running:
-            running.enter_context(closing(connection))
+            await running.enter_async_context(tenancy.running)
             await running.enter_async_context(MoverProcess(journal, state_dir))
             running.enter_context(journal)
             await running.enter_async_context(upstream)
             await running.enter_async_context(fleet)
+            if settings.admin.port is not None:
+                admin = create_admin_app(tenancy.admin, token)
+                await running.enter_async_context(AdminListener(admin, settings.admin.host, settings.admin.port))
             yield
 
     return assemble(ports, settings, lifespan)
@@ -101,8 +104,7 @@ def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None 
     app.include_router(responses.router(pipeline))
     app.include_router(health.router(ports.fleet))
     openapi.describe(app)
-    app.add_exception_handler(CallError, _answer_call_error)
-    app.add_exception_handler(HTTPException, _answer_http_error)
+    error_answers.add_to(app)
     app.add_middleware(Edge, limits=limits)
     return app
 
@@ -111,20 +113,3 @@ def _discovery(fleet: RayFleet | StaticFleet, state_dir: Path) -> Discovery:
     if isinstance(fleet, RayFleet):
         return RayDiscovery(fleet.url, fleet.token_file, own_token_file=state_dir / RAY_TOKEN)
     return StaticDiscovery(fleet.urls, fleet.models, None if fleet.engine == "auto" else Engine(fleet.engine))
-
-
-async def _answer_call_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, CallError):
-        raise TypeError(f"not a CallError: {error!r}")
-    headers = {name.decode(): value.decode() for name, value in error.headers()}
-    body = error.body(preferred(request.headers.get("accept-language", "")))
-    return Response(body, error.status, headers, "application/json")
-
-
-async def _answer_http_error(request: Request, error: Exception) -> Response:
-    """What FastAPI says of an address or a method that it does not know, in OpenAI's shape."""
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        answer = await _answer_call_error(request, MethodNotAllowed(path=request.url.path, method=request.method))
-        answer.headers.update(error.headers or {})
-        return answer
-    return await _answer_call_error(request, NotFound(path=request.url.path))
