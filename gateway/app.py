@@ -115,6 +115,7 @@ def _rules(queue: QueueSettings) -> Rules:
         busy_s=queue.patience_s,
         cold_s=queue.cold_patience_s,
         batch_s=queue.batch_patience_s,
+        prompt_s=queue.prompt_s,
         target_first_token_s=queue.target_first_token_s,
         free_output_cap_tokens=queue.free_output_cap_tokens,
         reserved_share=queue.reserved_share,

@@ -1,7 +1,8 @@
 """A call's dealings with replicas: a place, the choice, the request; elsewhere before the first byte; on elsewhere after it.
 
 A dispatch has one place, which it keeps until its end: who has to begin again elsewhere does not queue again. At any time it
-holds one attempt at most: its share of a replica's load, and its answer. Ending the dispatch gives all of that back. What a client gets of the answers is `gateway.reply`'s.
+holds one attempt at most: its share of a replica's load, and its answer. Ending the dispatch gives all of that back. What a
+client gets of the answers is `gateway.reply`'s.
 """
 
 from __future__ import annotations
@@ -103,7 +104,10 @@ class Dispatch:
                 self._place.first_token(now() - sent)
             return begin
 
-        return await self._somewhere(send, [], repeatable=request.repeatable)
+        await self._take_place()
+        begin = await self._somewhere(send, [], repeatable=request.repeatable)
+        self._tell = None  # from here on the stream is the engine's
+        return begin
 
     async def go_on(self, reader: Reader, problem: UpstreamError) -> Step | None:
         """After a break: let another replica go on. None if none can; an End if there was nothing left to do.
@@ -129,6 +133,7 @@ class Dispatch:
                 await self._send(replica, step.path, step.body)
             return step
 
+        await self._place.resume()
         return await self._somewhere(send, [broken], repeatable=True)
 
     async def _somewhere(self, send: Callable[[Replica], Awaitable[T]], tried: list[str], *, repeatable: bool) -> T:
@@ -147,14 +152,11 @@ class Dispatch:
             except BaseException as problem:
                 self._attempt.end(problem)
                 raise
+            await self._place.resume(self._tell)
 
     async def _at_one(self, send: Callable[[Replica], Awaitable[T]], tried: list[str]) -> T:
-        """A place, a replica, and what is to be done there. The place stays the call's; the attempt holds the rest."""
+        """A replica, and what is to be done there."""
         ports, attempt, now = self._ports, self._attempt, self._ports.clock.monotonic
-        if self._has_place:
-            await self._place.resume()
-        else:
-            await self._take_place()
         ready = ports.fleet.ready(self._request.model)
         replica = self._router.pick(self._work, ready, now(), tried) or self._router.pick(self._work, ready, now())
         if replica is None:  # between a fleet's shrinking and the gate's hearing of it

@@ -1,4 +1,4 @@
-"""A call's whole life on one screen: identify, terms, reserve, dispatch (gate, pick, open); then the reply; its end gives all back.
+"""A call's whole life on one screen: identify, terms, reserve, dispatch (gate, pick, open); then the reply, whose end gives back.
 
 Whatever a call takes is held by one lease, in the order of taking. If a stage fails, the lease ends at once; if all succeed, it
 is handed on to the Reply, and whoever sends the reply ends it, however that goes.

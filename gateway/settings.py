@@ -48,6 +48,9 @@ class QueueSettings(Frozen):
     patience_s: float = Field(30.0, gt=0, description="Longest wait for a place, in seconds, while replicas are ready.")
     cold_patience_s: float = Field(120.0, gt=0, description="Longest wait, in seconds, while no replica is ready.")
     batch_patience_s: float = Field(600.0, gt=0, description="Longest wait of a batch call while replicas are ready.")
+    prompt_s: float = Field(
+        0.5, ge=0, description="A reserved or paid call that would wait longer is rejected at once, unless it says otherwise."
+    )
     heartbeat_s: float = Field(2.0, gt=0, description="Seconds between two words to a streaming client that waits.")
     target_first_token_s: float = Field(2.0, gt=0, description="The time to the first token that replicas should keep to.")
     free_output_cap_tokens: int = Field(256, ge=1, description="The most output of a free call while we are overloaded.")

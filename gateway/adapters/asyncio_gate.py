@@ -47,7 +47,7 @@ class AsyncioGate:
 
     def has_room(self, model: str) -> bool:
         line = self._line(model)
-        return not line.starts and line.running < line.capacity.places
+        return not line.starts and line.room.running < line.capacity.places
 
     def demand(self, model: str) -> Demand:
         return self._line(model).room.demand(self._clock.monotonic())
@@ -55,7 +55,7 @@ class AsyncioGate:
     def counts(self, model: str) -> tuple[int, int]:
         """Running and waiting calls."""
         line = self._line(model)
-        return line.running, len(line.starts)
+        return line.room.running, line.room.waiting
 
     def _line(self, model: str) -> _Line:
         line = self._lines.get(model)
@@ -71,7 +71,6 @@ class _Line:
         self.model = model
         self.room = WaitingRoom(rules)
         self.capacity = Capacity(0)
-        self.running = 0  # that have a place, those that begin again included
         self.starts: dict[Ticket, asyncio.Future[None]] = {}
         self.numbers = count(1)
         self._rules = rules
@@ -90,14 +89,11 @@ class _Line:
         """These start now. Whoever begins again does so before any of the others, for its place counts as taken."""
         for ticket in tickets:
             self.starts[ticket].set_result(None)
-            self.running += 1
         resuming = self._resuming
-        while resuming and self.running - len(resuming) < self.capacity.places:
+        while resuming and self.room.running - len(resuming) < self.capacity.places:
             resuming.popleft().set_result(None)
 
-    def leave(self, ticket: Ticket, used: tuple[int, int] | None) -> None:
-        """A call with a place is over."""
-        self.running -= 1
+    def leave(self, ticket: Ticket, used: tuple[int, int] | None = None) -> None:
         self.start(self.room.leave(ticket, self.now(), used))
 
     async def wait_to_start(self, ticket: Ticket, ask: Ask, tell: Tell | None) -> None:
@@ -114,17 +110,14 @@ class _Line:
             )
         except BaseException:
             del self.starts[ticket]
-            if start.done():
-                self.leave(ticket, None)
-            else:
-                self.start(room.leave(ticket, self.now()))
+            self.leave(ticket)
             raise
         del self.starts[ticket]
 
     async def wait_to_resume(self, ask: Ask, tell: Tell | None) -> None:
         """Until not more calls are under way than there is room for, this one included."""
         resuming, rules = self._resuming, self._rules
-        if self.running - len(resuming) <= self.capacity.places:
+        if self.room.running - len(resuming) <= self.capacity.places:
             return
         start = asyncio.get_running_loop().create_future()
         resuming.append(start)
@@ -160,15 +153,15 @@ class _Line:
                     raise QueueTimeout(
                         model=self.model, waited_s=now - came, retry_after_s=self.retry_after_s(ask), position=position
                     )
-            if tell is None:
-                await asyncio.wait([start], timeout=runs_out - now)
-            elif now < beat:
+            if now < beat:
                 await asyncio.wait([start], timeout=min(runs_out, beat) - now)
             else:
                 beat = now + self._heartbeat_s
-                with suppress(TimeoutError):  # a client that does not read may wait as long as the others, and no longer
-                    async with asyncio.timeout(runs_out - now):
-                        await tell(*where())
+                self.start(self.room.resize(self.capacity, now))  # what is believed of the engines changes with time alone
+                if tell is not None and not start.done():
+                    with suppress(TimeoutError):  # a client that does not read may wait as long as the others, and no longer
+                        async with asyncio.timeout(runs_out - now):
+                            await tell(*where())
             now = self.now()
 
 
@@ -188,7 +181,6 @@ class QueuedPlace:
         self._ticket = ticket = Ticket(next(line.numbers))
         decision = line.room.arrive(ticket, ask, line.now())
         if decision is Decision.START:
-            line.running += 1
             return
         if decision is Decision.REJECT:
             raise ServerOverloaded(model=line.model, retry_after_s=line.retry_after_s(ask))
