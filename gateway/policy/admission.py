@@ -157,6 +157,7 @@ _KV_USED = 0.95  # of the cache; the rest is for what estimates were wrong by
 _BATCH_USED = 0.9  # of all that there is: batch has what is idle, and whoever comes next shall find a place
 _RATE_MEMORY_S = 10.0
 _CROWD = 2  # one tenant, or tier, may have so many times as many calls waiting as the room has places left
+_GUESSES = 8  # at when a call's turn will be, each later than the one before
 _STEP_HOLDS_S, _SUSTAINED_S, _REJECTING_S = 2.0, 2.0, 5.0
 _STEPS = (Step.NONE, Step.BATCH_WAITS, Step.OUTPUT_CAPPED, Step.FALL_BACK, Step.REJECTING)
 
@@ -176,6 +177,7 @@ class WaitingRoom:
         self._running = [0] * len(_TIERS)
         self._running_tokens = [0] * len(_TIERS)
         self._held_calls = self._held_tokens = self._waiting = 0
+        self._held_cost = 0.0
         self._window = AnswerWindow(rules.target_first_token_s)
         self._drain = Drain()
         self._arrivals, self._arrival_tokens = Pace(_RATE_MEMORY_S), Pace(_RATE_MEMORY_S)
@@ -233,6 +235,7 @@ class WaitingRoom:
             queue.remove(call)
             self._waiting -= 1
             return self._start(now)
+        self._drain.passed(self._held_calls, self._held_tokens, now)
         self._give_back(call, now)
         if used is not None:
             owed = cost_of(used[0], used[1]) - call.cost
@@ -403,6 +406,7 @@ class WaitingRoom:
 
     def _begin(self, call: Call, now: float) -> None:
         tier = call.tier
+        self._drain.passed(self._held_calls, self._held_tokens, now)
         self._clock = max(self._clock, self._counters[tier]) if tier != _BATCH else self._clock
         self._counters[tier] += call.cost / self._shares[tier]
         self._queues[tier].start(call, now)
@@ -411,6 +415,7 @@ class WaitingRoom:
         self._running_tokens[tier] += call.tokens
         self._held_calls += 1
         self._held_tokens += call.tokens
+        self._held_cost += call.cost
         self._window.sent(call, now)
 
     def _give_back(self, call: Call, now: float) -> None:
@@ -419,8 +424,9 @@ class WaitingRoom:
         self._running_tokens[call.tier] -= call.tokens
         self._held_calls -= 1
         self._held_tokens -= call.tokens
+        self._held_cost = self._held_cost - call.cost if self._held_calls else 0.0
         self._window.gone(call)
-        self._drain.left(call.cost, call.tokens, now - call.started, now)
+        self._drain.left(call.cost)
         self._departures.add(1.0, now)
 
     # Who may wait, and how long it will
@@ -437,23 +443,23 @@ class WaitingRoom:
         if room <= 0:
             return False
         queue, ask = self._queues[call.tier], call.ask
-        if returned:
-            return True
         # Dynamic thresholds (Choudhury and Hahne, 1998): who queues most leaves room for those who come after.
-        if len(call.line.numbers) >= _CROWD * room or queue.waiting >= _CROWD * room:
+        if not returned and (len(call.line.numbers) >= _CROWD * room or queue.waiting >= _CROWD * room):
             return False
-        wait_s = self._wait_s(call.tier, call.line, call.cost, now)
-        if wait_s > self._patience_s(ask):
-            return False
-        is_prompt = call.tier < _FREE and ask.patience_s is None and self._capacity.places > 0
-        return not is_prompt or wait_s <= self._rules.prompt_s or queue.waiting == 0
+        most_s = self._patience_s(ask)
+        if call.tier < _FREE and ask.patience_s is None and self._capacity.places > 0 and queue.waiting:
+            most_s = min(most_s, self._rules.prompt_s)
+        return self._starts_within(most_s, call, returned, now)
 
     def _tier_rate(self, tier: int, now: float) -> float:
         """The cost a second at which this tier's calls start while some of them wait: what the others do not use of all there
         is, and its share at least. 0: not known yet.
         """
         capacity = self._capacity
-        rate = self._drain.per_s(capacity.places, capacity.tokens * _KV_USED)
+        if self._waiting:
+            self._drain.passed(self._held_calls, self._held_tokens, now)
+        typical = self._held_cost / self._held_calls if self._held_calls else 0.0
+        rate = self._drain.per_s(capacity.places, capacity.tokens * _KV_USED, typical)
         others, shares = 0.0, self._shares[tier]
         for other in range(_BATCH):
             if other != tier:
@@ -464,8 +470,29 @@ class WaitingRoom:
             return max(rate * _BATCH_USED - others, rate * 0.02)
         return max(rate - others, rate * self._shares[tier] / shares)
 
+    def _starts_within(self, most_s: float, call: Call, returned: bool, now: float) -> bool:
+        """Whether a call that comes now would. Those who were told to come before its turn are ahead of it; so more of them
+        are, the later that is.
+        """
+        queue, line, rate = self._queues[call.tier], call.line, self._tier_rate(call.tier, now)
+        if not rate:
+            return True
+        if returned:
+            return _wait_s(queue, line, line.returned + call.cost, queue.returned + call.cost, rate, now) <= most_s
+        kept, before_s = self._promises[call.tier].kept_share, 0.0
+        for _ in range(_GUESSES):
+            own = line.backlog + line.promised_before(now + before_s) * kept + call.cost
+            ahead = queue.backlog + queue.promised_before(now + before_s) * kept + call.cost
+            wait_s = _wait_s(queue, line, own, ahead, rate, now)
+            if wait_s > most_s:
+                return False
+            if wait_s <= before_s:
+                return True
+            before_s = wait_s
+        return False
+
     def _wait_s(self, tier: int, line: Line, cost: float, now: float) -> float:
-        """Of a call of this cost that comes now. 0: not known."""
+        """Of a call of this cost that comes now, behind all who wait or were told to come again. 0: not known."""
         rate = self._tier_rate(tier, now)
         if not rate:
             return 0.0

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from gateway.policy.fair_queue import Call
 
-_FIRST_TOKENS, _STEP_TOKENS, _MOST_TOKENS = 8192, 1024, 1 << 24
+_FIRST_TOKENS, _STEP_TOKENS, _MOST_TOKENS = 2048, 256, 1 << 24
 _LEAST_ROUND_S = 0.1
 _NEWS = 0.25  # of a round, in the share of late calls
 _LEAST_FORGET_S, _MOST_FORGET_S = 0.5, 10.0
@@ -29,7 +29,7 @@ class AnswerWindow:
         self._prompt_tokens = 0
         self._took_s = 0.0  # smoothed
         self._late_share = 0.0
-        self._has_been_late = False
+        self._is_near = False
         self._round_end = 0.0
         self._answers = self._late = 0
         self._was_full = False
@@ -83,11 +83,11 @@ class AnswerWindow:
     def _end_round(self) -> None:
         share = self._late / self._answers
         self._late_share += (share - self._late_share) * _NEWS
+        self._is_near = self._is_near or self._took_s > self._late_s / 2.0
         if self._late:
-            self._has_been_late = True
             self._tokens = max(self._tokens * (1.0 - self._late_share / 2.0), 1.0)
         elif self._was_full:
-            grown = self._tokens + _STEP_TOKENS * self._replicas if self._has_been_late else self._tokens * 2.0
+            grown = self._tokens + _STEP_TOKENS * self._replicas if self._is_near else self._tokens * 2.0
             self._tokens = min(grown, float(_MOST_TOKENS))
         self._answers = self._late = 0
         self._was_full = False
