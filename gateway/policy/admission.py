@@ -157,6 +157,9 @@ _KV_USED = 0.95  # of the cache; the rest is for what estimates were wrong by
 _BATCH_USED = 0.9  # of all that there is: batch has what is idle, and whoever comes next shall find a place
 _RATE_MEMORY_S = 10.0
 _CROWD = 2  # one tenant, or tier, may have so many times as many calls waiting as the room has places left
+_BATCH_SHARE = 1e-9
+_RESERVE_EVERY_S, _RESERVE_SHARE = 0.25, 1.0 / 8.0
+_GUESSES = 8  # at when a call's turn will be, each later than the one before
 _STEP_HOLDS_S, _SUSTAINED_S, _REJECTING_S = 2.0, 2.0, 5.0
 _STEPS = (Step.NONE, Step.BATCH_WAITS, Step.OUTPUT_CAPPED, Step.FALL_BACK, Step.REJECTING)
 
@@ -170,12 +173,14 @@ class WaitingRoom:
         self._calls: dict[Ticket, Call] = {}
         self._queues = [FairQueue() for _ in _TIERS]
         self._promises = [Promises(queue) for queue in self._queues]
-        self._shares = [rules.reserved_share, rules.paid_share, rules.free_share, 1.0]
-        self._counters = [0.0] * len(_TIERS)
-        self._clock = 0.0
+        self._shares = [rules.reserved_share, rules.paid_share, rules.free_share, _BATCH_SHARE]
+        self._tier_arrivals = [Pace(_RATE_MEMORY_S) for _ in _TIERS]
+        self._reserves = [0] * len(_TIERS)
+        self._reserves_at = -math.inf
         self._running = [0] * len(_TIERS)
         self._running_tokens = [0] * len(_TIERS)
         self._held_calls = self._held_tokens = self._waiting = 0
+        self._held_cost = 0.0
         self._window = AnswerWindow(rules.target_first_token_s)
         self._drain = Drain()
         self._arrivals, self._arrival_tokens = Pace(_RATE_MEMORY_S), Pace(_RATE_MEMORY_S)
@@ -202,8 +207,8 @@ class WaitingRoom:
         self._arrivals.add(1.0, now)
         self._arrival_tokens.add(call.tokens, now)
         returned = self._promises[tier].take_up(line, now)
-        if self._is_next(tier) and self._fits(call):
-            self._lift(tier)
+        self._tier_arrivals[tier].add(1.0, now)
+        if self._is_next(call, now) and self._fits(call, now):
             self._calls[ticket] = call
             self._begin(call, now)
             return Decision.START
@@ -212,8 +217,6 @@ class WaitingRoom:
             self._rejected_at = now
             self._rejections.add(1.0, now)
             return Decision.REJECT
-        if not queue.waiting:
-            self._lift(tier)
         self._calls[ticket] = call
         queue.add(call, returned)
         self._waiting += 1
@@ -233,11 +236,10 @@ class WaitingRoom:
             queue.remove(call)
             self._waiting -= 1
             return self._start(now)
+        self._drain.passed(self._held_calls, self._held_tokens, now)
         self._give_back(call, now)
         if used is not None:
-            owed = cost_of(used[0], used[1]) - call.cost
-            queue.charge(call.line, owed)
-            self._counters[call.tier] += owed / self._shares[call.tier]
+            queue.charge(call.line, cost_of(used[0], used[1]) - call.cost)
             self._departure_tokens.add(used[0] + used[1], now)
         return self._start(now)
 
@@ -332,7 +334,7 @@ class WaitingRoom:
         tier = _INDEX[ask.tier]
         line = self._queues[tier].enter(ask, now)
         call = Call(Ticket(0), ask, tier, line, now)
-        return not (self._is_next(tier) and self._fits(call)) and not self._may_wait(call, False, now)
+        return not (self._is_next(call, now) and self._fits(call, now)) and not self._may_wait(call, False, now)
 
     def demand(self, now: float) -> Demand:
         tiers = {
@@ -355,45 +357,87 @@ class WaitingRoom:
 
     # What fits, and who is next
 
-    def _fits(self, call: Call) -> bool:
+    def _fits(self, call: Call, now: float) -> bool:
+        """Into what the replicas hold. A tier that has its share already leaves something for those who have not."""
         capacity = self._capacity
         if capacity.places <= 0:
             return False
-        used = _BATCH_USED if call.tier == _BATCH else 1.0
         if self._held_calls < (1 if call.tier == _BATCH else max(1, capacity.replicas)):
             return True
-        if self._held_calls + 1 > capacity.places * used:
+        kept = self._kept_free(call.tier, now) if self._share(call.tier, call.tokens, 1) > self._shares[call.tier] else 0
+        if self._held_calls + 1 + kept > capacity.places:
             return False
-        if capacity.tokens and self._held_tokens + call.tokens > capacity.tokens * _KV_USED * used:
+        kept_tokens = kept * self._held_tokens // self._held_calls
+        if capacity.tokens and self._held_tokens + call.tokens + kept_tokens > capacity.tokens * _KV_USED:
             return False
         return self._window.has_room(call.ask.prompt_tokens)
 
-    def _is_next(self, tier: int) -> bool:
-        """Nobody waits whose turn comes before."""
-        return self._waiting == 0 or (tier != _BATCH and self._waiting == self._queues[_BATCH].waiting)
+    def _share(self, tier: int, tokens: int, calls: int) -> float:
+        """Of all there is, what this tier has and so much more: of places or of tokens, whichever is more."""
+        capacity = self._capacity
+        share = (self._running[tier] + calls) / max(1, capacity.places)
+        if capacity.tokens:
+            share = max(share, (self._running_tokens[tier] + tokens) / (capacity.tokens * _KV_USED))
+        return share
 
-    def _next_tier(self) -> int:
-        best = _BATCH if self._queues[_BATCH].waiting else -1
-        for tier in range(_BATCH):
-            if self._queues[tier].waiting and (best in (-1, _BATCH) or self._counters[tier] < self._counters[best]):
-                best = tier
-        return best
+    def _is_beyond(self, call: Call, queue: FairQueue) -> bool:
+        """Whether this call is more than its tier's share, as those that wait already are."""
+        return self._share(call.tier, queue.waiting_tokens + call.tokens, queue.waiting + 1) > self._shares[call.tier]
 
-    def _lift(self, tier: int) -> None:
-        """A tier that was idle has no credit for it."""
-        waiting = [self._counters[other] for other in range(_BATCH) if self._queues[other].waiting]
-        self._counters[tier] = max(self._counters[tier], min(waiting) if waiting else self._clock)
+    def _kept_free(self, tier: int, now: float) -> int:
+        """Places that are kept free for the tiers before this one, so that their calls need not wait until one leaves."""
+        if now >= self._reserves_at + _RESERVE_EVERY_S:
+            self._reserves_at = now
+            self._reserve(now)
+        places = self._capacity.places
+        kept = int(places * (1.0 - _BATCH_USED)) if tier == _BATCH else 0
+        for other in range(min(tier, _FREE)):
+            kept += max(0, min(self._reserves[other], int(self._shares[other] * places) - self._running[other]))
+        return min(kept, int(places * _RESERVE_SHARE))
+
+    def _reserve(self, now: float) -> None:
+        """As many as come of a tier until two calls have left."""
+        departures = self._departures.per_s(now)
+        for tier in range(_FREE):
+            arrivals = self._tier_arrivals[tier].per_s(now)
+            self._reserves[tier] = math.ceil(2.0 * arrivals / departures) if departures > 0.0 else 0
+
+    def _is_next(self, call: Call, now: float) -> bool:
+        """Nobody waits whose turn comes before. Those of other tiers who wait could not start, or had to leave a place."""
+        tier = call.tier
+        if not self._waiting:
+            return True
+        if self._queues[tier].waiting or tier == _BATCH:
+            return False
+        ratio = self._share(tier, 0, 0) / self._shares[tier]
+        for other in range(_BATCH):
+            if self._queues[other].waiting and self._share(other, 0, 0) / self._shares[other] < min(1.0, ratio):
+                return False
+        return True
+
+    def _next_call(self, now: float) -> Call | None:
+        """The call whose turn it is, if it fits: of the tier that has least of its share. None of batch while others wait."""
+        turns = [(self._share(tier, 0, 0) / self._shares[tier], tier) for tier in range(_BATCH) if self._queues[tier].waiting]
+        for ratio, tier in sorted(turns):
+            call = self._queues[tier].head()
+            if self._fits(call, now):
+                return call
+            if ratio < 1.0:  # it is kept a place until there is one
+                return None
+        if turns or not self._queues[_BATCH].waiting:
+            return None
+        call = self._queues[_BATCH].head()
+        return call if self._fits(call, now) else None
 
     def _start(self, now: float) -> list[Ticket]:
         started: list[Ticket] = []
         if self._waiting:
             self._window.forget(now)
         while self._waiting:
-            queue = self._queues[self._next_tier()]
-            call = queue.head()
-            if not self._fits(call):
+            call = self._next_call(now)
+            if call is None:
                 break
-            queue.remove(call)
+            self._queues[call.tier].remove(call)
             self._waiting -= 1
             self._begin(call, now)
             started.append(call.ticket)
@@ -403,14 +447,14 @@ class WaitingRoom:
 
     def _begin(self, call: Call, now: float) -> None:
         tier = call.tier
-        self._clock = max(self._clock, self._counters[tier]) if tier != _BATCH else self._clock
-        self._counters[tier] += call.cost / self._shares[tier]
+        self._drain.passed(self._held_calls, self._held_tokens, now)
         self._queues[tier].start(call, now)
         call.started = now
         self._running[tier] += 1
         self._running_tokens[tier] += call.tokens
         self._held_calls += 1
         self._held_tokens += call.tokens
+        self._held_cost += call.cost
         self._window.sent(call, now)
 
     def _give_back(self, call: Call, now: float) -> None:
@@ -419,8 +463,9 @@ class WaitingRoom:
         self._running_tokens[call.tier] -= call.tokens
         self._held_calls -= 1
         self._held_tokens -= call.tokens
+        self._held_cost = self._held_cost - call.cost if self._held_calls else 0.0
         self._window.gone(call)
-        self._drain.left(call.cost, call.tokens, now - call.started, now)
+        self._drain.left(call.cost)
         self._departures.add(1.0, now)
 
     # Who may wait, and how long it will
@@ -437,23 +482,23 @@ class WaitingRoom:
         if room <= 0:
             return False
         queue, ask = self._queues[call.tier], call.ask
-        if returned:
-            return True
         # Dynamic thresholds (Choudhury and Hahne, 1998): who queues most leaves room for those who come after.
-        if len(call.line.numbers) >= _CROWD * room or queue.waiting >= _CROWD * room:
+        if not returned and (len(call.line.numbers) >= _CROWD * room or queue.waiting >= _CROWD * room):
             return False
-        wait_s = self._wait_s(call.tier, call.line, call.cost, now)
-        if wait_s > self._patience_s(ask):
-            return False
-        is_prompt = call.tier < _FREE and ask.patience_s is None and self._capacity.places > 0
-        return not is_prompt or wait_s <= self._rules.prompt_s or queue.waiting == 0
+        most_s = self._patience_s(ask)
+        if call.tier < _FREE and ask.patience_s is None and self._capacity.places > 0 and self._is_beyond(call, queue):
+            most_s = min(most_s, self._rules.prompt_s)
+        return self._starts_within(most_s, call, returned, now)
 
     def _tier_rate(self, tier: int, now: float) -> float:
         """The cost a second at which this tier's calls start while some of them wait: what the others do not use of all there
         is, and its share at least. 0: not known yet.
         """
         capacity = self._capacity
-        rate = self._drain.per_s(capacity.places, capacity.tokens * _KV_USED)
+        if self._waiting:
+            self._drain.passed(self._held_calls, self._held_tokens, now)
+        typical = self._held_cost / self._held_calls if self._held_calls else 0.0
+        rate = self._drain.per_s(capacity.places, capacity.tokens * _KV_USED, typical)
         others, shares = 0.0, self._shares[tier]
         for other in range(_BATCH):
             if other != tier:
@@ -464,8 +509,29 @@ class WaitingRoom:
             return max(rate * _BATCH_USED - others, rate * 0.02)
         return max(rate - others, rate * self._shares[tier] / shares)
 
+    def _starts_within(self, most_s: float, call: Call, returned: bool, now: float) -> bool:
+        """Whether a call that comes now would. Those who were told to come before its turn are ahead of it; so more of them
+        are, the later that is.
+        """
+        queue, line, rate = self._queues[call.tier], call.line, self._tier_rate(call.tier, now)
+        if not rate:
+            return True
+        if returned:
+            return _wait_s(queue, line, line.returned + call.cost, queue.returned + call.cost, rate, now) <= most_s
+        kept, before_s = self._promises[call.tier].kept_share, 0.0
+        for _ in range(_GUESSES):
+            own = line.backlog + line.promised_before(now + before_s) * kept + call.cost
+            ahead = queue.backlog + queue.promised_before(now + before_s) * kept + call.cost
+            wait_s = _wait_s(queue, line, own, ahead, rate, now)
+            if wait_s > most_s:
+                return False
+            if wait_s <= before_s:
+                return True
+            before_s = wait_s
+        return False
+
     def _wait_s(self, tier: int, line: Line, cost: float, now: float) -> float:
-        """Of a call of this cost that comes now. 0: not known."""
+        """Of a call of this cost that comes now, behind all who wait or were told to come again. 0: not known."""
         rate = self._tier_rate(tier, now)
         if not rate:
             return 0.0

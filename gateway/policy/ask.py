@@ -42,7 +42,7 @@ class Rules:
     busy_s: float = 30.0
     cold_s: float = 120.0
     batch_s: float = 600.0
-    prompt_s: float = 0.5
+    prompt_s: float = 0.05
     target_first_token_s: float = 2.0
     free_output_cap_tokens: int = 256
     reserved_share: float = 0.4

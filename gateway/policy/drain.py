@@ -37,35 +37,53 @@ class Pace:
 class Drain:
     """The rate at which full replicas work calls off, in cost a second.
 
-    It is the cost that one place (one token of KV cache) works off in a second, times the places (tokens) there are. So it is
-    known before the replicas are full, where counting departures would measure the demand instead, and it follows the fleet's
-    size at once. Where they are full, both are the same by Little's law.
+    What has left lately, over the place-seconds (and token-seconds of KV cache) that were in use meanwhile, times the places
+    (tokens) there are. So it is known before the replicas are full, where departures alone would measure the demand, follows the
+    fleet's size at once, and does not take the first to leave, which are the short ones, for typical: those that still run have
+    used their places too.
     """
 
-    __slots__ = ("_cost", "_last", "_place_s", "_token_s")
+    __slots__ = ("_cost", "_count", "_last", "_place_s", "_token_s")
 
-    _MEMORY_S = 10.0
-    _LEAST_KEPT = 1.0 - 1.0 / 32.0  # however seldom calls leave, as many count
+    _SHORT_S, _LONG_S = 10.0, 120.0
+    _ENOUGH = 48.0  # departures; with fewer, the memory is the long one
 
     def __init__(self) -> None:
         self._cost = 0.0
+        self._count = 0.0
         self._place_s = 0.0
         self._token_s = 0.0
         self._last = 0.0
 
-    def left(self, cost: float, tokens: int, lasted_s: float, now: float) -> None:
-        """A call of this estimated cost has held a place and so many tokens for so long."""
-        kept = max(math.exp(min(0.0, self._last - now) / self._MEMORY_S), self._LEAST_KEPT)
+    def passed(self, calls: int, tokens: int, now: float) -> None:
+        """So many calls ran since this was called last, with so many tokens."""
+        passed_s = now - self._last
+        if passed_s <= 0.0:
+            return
         self._last = now
-        self._cost = self._cost * kept + cost
-        self._place_s = self._place_s * kept + lasted_s
-        self._token_s = self._token_s * kept + lasted_s * tokens
+        memory_s = self._SHORT_S if self._count >= self._ENOUGH else self._LONG_S
+        kept = math.exp(-passed_s / memory_s)
+        if not calls:  # nothing to learn from
+            return
+        covered_s = memory_s * (1.0 - kept)
+        self._cost *= kept
+        self._count *= kept
+        self._place_s = self._place_s * kept + covered_s * calls
+        self._token_s = self._token_s * kept + covered_s * tokens
 
-    def per_s(self, places: float, tokens: float) -> float:
-        """0: not known yet. `tokens`: 0 if they are no limit."""
-        if self._place_s <= 0.0 or self._cost <= 0.0:
+    def left(self, cost: float) -> None:
+        """One of them, whose estimated cost this is."""
+        self._cost += cost
+        self._count += 1.0
+
+    def per_s(self, places: float, tokens: float, typical: float) -> float:
+        """0: nothing has run yet. `tokens`: 0 if they are no limit. `typical`: a call's cost, as long as none has left: it is
+        taken to do so now.
+        """
+        if self._place_s <= 0.0:
             return 0.0
-        rate = places * self._cost / self._place_s
+        cost = self._cost if self._count >= 1.0 else self._cost + typical
+        rate = places * cost / self._place_s
         if tokens > 0.0 and self._token_s > 0.0:
-            rate = min(rate, tokens * self._cost / self._token_s)
+            rate = min(rate, tokens * cost / self._token_s)
         return rate

@@ -57,7 +57,21 @@ class Promise:
 class Line:
     """One tenant's calls in one tier."""
 
-    __slots__ = ("backlog", "calls", "counter", "numbers", "promised", "promises", "running", "seen", "tenant", "usage", "weight")
+    __slots__ = (
+        "backlog",
+        "calls",
+        "counter",
+        "dues",
+        "numbers",
+        "promised",
+        "promises",
+        "returned",
+        "running",
+        "seen",
+        "tenant",
+        "usage",
+        "weight",
+    )
 
     def __init__(self, tenant: str, weight: float) -> None:
         self.tenant = tenant
@@ -66,11 +80,16 @@ class Line:
         self.numbers: list[int] = []  # of the waiting calls, in order
         self.calls: dict[int, Call] = {}
         self.backlog = 0.0  # cost of the waiting calls
+        self.returned = 0.0  # of those of them that came again
         self.running = 0
         self.promises: deque[Promise] = deque()
+        self.dues: list[float] = []  # of those, in order
         self.promised = 0.0  # cost of those
         self.usage = Pace(_USAGE_MEMORY_S)  # cost started
         self.seen = 0.0
+
+    def promised_before(self, at: float) -> float:
+        return self.promised * bisect_left(self.dues, at) / len(self.dues) if self.dues else 0.0
 
     def is_idle(self) -> bool:
         return not self.numbers and not self.running and not self.promises
@@ -84,7 +103,9 @@ class FairQueue:
         self.waiting = 0
         self.waiting_tokens = 0
         self.backlog = 0.0
+        self.returned = 0.0
         self.promised = 0.0
+        self.dues: list[float] = []  # of all promises, in order
         self.usage = Pace(_USAGE_MEMORY_S)
         self._weights = 0.0  # of those who wait or were promised a turn
         self._order: list[tuple[float, int]] = []  # counter and first number of each line that waits
@@ -120,6 +141,9 @@ class FairQueue:
         self.waiting += 1
         self.waiting_tokens += call.tokens
         self.backlog += call.cost
+        if returned:
+            line.returned += call.cost
+            self.returned += call.cost
         self._active(line)
         self._list(line)
 
@@ -139,6 +163,9 @@ class FairQueue:
         # Sums of floats drift; empty is exactly empty.
         line.backlog = line.backlog - call.cost if line.numbers else 0.0
         self.backlog = self.backlog - call.cost if self.waiting else 0.0
+        if call.number < 0:
+            line.returned = line.returned - call.cost if line.numbers else 0.0
+            self.returned = self.returned - call.cost if self.waiting else 0.0
         self._active(line)
         self._list(line)
 
@@ -160,6 +187,8 @@ class FairQueue:
     def promise(self, promise: Promise) -> None:
         line = promise.line
         self._inactive(line)
+        insort(line.dues, promise.due)
+        insort(self.dues, promise.due)
         line.promises.append(promise)
         line.promised += promise.cost
         self.promised += promise.cost
@@ -171,9 +200,15 @@ class FairQueue:
         self._inactive(line)
         promise.open = False
         line.promises.remove(promise)
+        del line.dues[bisect_left(line.dues, promise.due)]
+        del self.dues[bisect_left(self.dues, promise.due)]
         line.promised = line.promised - promise.cost if line.promises else 0.0
-        self.promised -= promise.cost
+        self.promised = self.promised - promise.cost if self.dues else 0.0
         self._active(line)
+
+    def promised_before(self, at: float) -> float:
+        """Cost of the calls of those who were told to come until then, if all cost the same."""
+        return self.promised * bisect_left(self.dues, at) / len(self.dues) if self.dues else 0.0
 
     def weights(self, line: Line) -> float:
         """Of all who take turns, the line's own included."""

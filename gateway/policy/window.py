@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from gateway.policy.fair_queue import Call
 
-_FIRST_TOKENS, _STEP_TOKENS, _MOST_TOKENS = 8192, 1024, 1 << 24
-_LEAST_ROUND_S = 0.1
+_FIRST_TOKENS, _STEP_TOKENS, _MOST_TOKENS = 2048, 256, 1 << 24
 _NEWS = 0.25  # of a round, in the share of late calls
 _LEAST_FORGET_S, _MOST_FORGET_S = 0.5, 10.0
 
@@ -29,9 +28,9 @@ class AnswerWindow:
         self._prompt_tokens = 0
         self._took_s = 0.0  # smoothed
         self._late_share = 0.0
-        self._has_been_late = False
-        self._round_end = 0.0
-        self._answers = self._late = 0
+        self._is_near = False
+        self._round_began = 0.0
+        self._answers = self._late = self._answered_tokens = 0
         self._was_full = False
 
     @property
@@ -65,11 +64,13 @@ class AnswerWindow:
         self.gone(call)
         self._took_s += (took_s - self._took_s) * (0.1 if self._took_s else 1.0)
         self._answers += 1
-        if took_s > self._late_s and 2 * self._replicas * call.ask.prompt_tokens <= call.prompt_ahead:
-            self._late += 1
-        if now >= self._round_end:
+        self._answered_tokens += call.ask.prompt_tokens
+        if 2 * self._replicas * call.ask.prompt_tokens <= call.prompt_ahead:
+            self._late += took_s > self._late_s
+            self._is_near = self._is_near or took_s > self._late_s / 2.0
+        if call.started >= self._round_began:
             self._end_round()
-            self._round_end = now + max(_LEAST_ROUND_S, self._took_s)
+            self._round_began = now
 
     def forget(self, now: float) -> None:
         """Calls that do not stream never say when they were answered: they count as long as the others take, twice over."""
@@ -81,13 +82,13 @@ class AnswerWindow:
             self.gone(call)
 
     def _end_round(self) -> None:
+        """All that was sent before the round began is answered, as far as one can tell."""
         share = self._late / self._answers
         self._late_share += (share - self._late_share) * _NEWS
         if self._late:
-            self._has_been_late = True
             self._tokens = max(self._tokens * (1.0 - self._late_share / 2.0), 1.0)
         elif self._was_full:
-            grown = self._tokens + _STEP_TOKENS * self._replicas if self._has_been_late else self._tokens * 2.0
-            self._tokens = min(grown, float(_MOST_TOKENS))
-        self._answers = self._late = 0
+            grown = _STEP_TOKENS * self._replicas if self._is_near else self._answered_tokens
+            self._tokens = min(self._tokens + grown, float(_MOST_TOKENS))
+        self._answers = self._late = self._answered_tokens = 0
         self._was_full = False
