@@ -9,6 +9,7 @@ from __future__ import annotations
 from gateway.dispatch import Dispatch
 from gateway.errors import CallError, InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.lease import Lease
+from gateway.policy.cost import NO_RATES, Rates
 from gateway.policy.routing import Router
 from gateway.ports import Ports, Principal, Replica
 from gateway.protocol.openai import Request
@@ -30,8 +31,9 @@ class Call:
 class Pipeline:
     """`call_s` is how long a call may take before it is no longer tried or continued elsewhere."""
 
-    def __init__(self, ports: Ports, *, call_s: float) -> None:
+    def __init__(self, ports: Ports, *, call_s: float, rates: Rates = NO_RATES) -> None:
         self._ports = ports
+        self._rates = rates
         self._call_s = call_s
         self._router: Router[Replica] = Router()
         ports.fleet.on_change(lambda _: self._router.forget({replica.id for replica in self._ready()}))
@@ -45,7 +47,9 @@ class Pipeline:
         ports, request, principal = self._ports, call.request, call.principal
         with Lease() as lease:
             path, model = request.endpoint.path, request.model
-            receipt = Receipt(call.id, path, principal, ports.clock, ports.ledger, model=model, stream=request.stream)
+            receipt = Receipt(
+                call.id, path, principal, ports.clock, ports.ledger, model=model, stream=request.stream, rates=self._rates
+            )
             lease.hold(receipt.close)
             self._check_model(model, principal)
             reservation = await ports.limits.reserve(principal, model)
