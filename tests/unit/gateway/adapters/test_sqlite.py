@@ -134,13 +134,3 @@ def test_opening_again_keeps_everything(path: Path) -> None:
         sqlite_tenants.create_key(first, FakeClock(), tenant="anna", project="p")
     with closing(sqlite.connect(path)) as second:
         assert len(sqlite_tenants.list_keys(second)) == 1
-
-
-def test_store_of_an_earlier_version_loses_an_index_and_nothing_else(path: Path) -> None:
-    with closing(sqlite.connect(path)) as earlier:
-        earlier.execute("CREATE INDEX ledger_key ON ledger (key_id, started_at)")
-        write(earlier, [entry(1)])
-    with closing(sqlite.connect(path)) as opened:
-        write(opened, [entry(1), entry(2)])
-        assert sqlite_ledger.read_entries(opened, last=9) == [entry(2), entry(1)]
-        assert opened.execute("SELECT count(*) FROM sqlite_master WHERE name = 'ledger_key'").fetchone() == (0,)
