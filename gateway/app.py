@@ -14,9 +14,11 @@ from starlette.routing import Route
 
 from gateway.adapters import sqlite
 from gateway.adapters.asyncio_gate import AsyncioGate
+from gateway.adapters.event_sender import EventTarget
 from gateway.adapters.fresh_tenants import FreshTenants
 from gateway.adapters.http_upstream import HttpUpstream, Timeouts
 from gateway.adapters.journal import Journal, journal_folder
+from gateway.adapters.ledger_mover import Orders, open_store
 from gateway.adapters.mover_process import MoverProcess
 from gateway.adapters.open_limits import OpenLimits
 from gateway.adapters.probed_fleet import Discovery, ProbedFleet
@@ -24,19 +26,20 @@ from gateway.adapters.ray_discovery import RayDiscovery
 from gateway.adapters.sqlite_tenants import SqliteTenants
 from gateway.adapters.static_discovery import StaticDiscovery
 from gateway.adapters.system_clock import SystemClock
+from gateway.adapters.threaded_usage import ThreadedUsage
 from gateway.errors import CallError, MethodNotAllowed, NotFound
 from gateway.exchange import BodyLimits
 from gateway.middleware.edge import Edge
 from gateway.pipeline import Pipeline
 from gateway.policy.admission import Patience
-from gateway.ports import Ports
+from gateway.ports import Ports, UsageStore
 from gateway.protocol.asgi import Receive, Scope, Send
 from gateway.protocol.endpoint import ENDPOINTS
 from gateway.protocol.language import preferred
 from gateway.protocol.plain import Engine
-from gateway.routes import health, models, openapi, responses
+from gateway.routes import health, models, openapi, responses, usage
 from gateway.routes.inference import InferenceEndpoint, Running
-from gateway.settings import GatewaySettings, RayFleet, StaticFleet
+from gateway.settings import EventsSettings, GatewaySettings, RayFleet, StaticFleet
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 RAY_TOKEN = "ray-token"  # noqa: S105 (the name of a file in state_dir)
@@ -60,19 +63,22 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     timeouts = settings.timeouts
     upstream = HttpUpstream(Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.between_chunks_s))
     journal = Journal(journal_folder(state_dir))
+    orders = Orders(str(state_dir.absolute()), journal.owner, None, settings.log_level, _event_target(settings.events))
+    ledger = ThreadedUsage(open_store(orders))
     ports = Ports(clock, FreshTenants(SqliteTenants(connection), clock), OpenLimits(), gate, fleet, upstream, journal)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as running:
             running.enter_context(closing(connection))
-            await running.enter_async_context(MoverProcess(journal, state_dir))
+            await running.enter_async_context(MoverProcess(journal, orders))
+            await running.enter_async_context(ledger)
             running.enter_context(journal)
             await running.enter_async_context(upstream)
             await running.enter_async_context(fleet)
             yield
 
-    return assemble(ports, settings, lifespan)
+    return assemble(ports, settings, lifespan, usage_store=ledger)
 
 
 class Gateway(FastAPI):
@@ -92,14 +98,18 @@ class Gateway(FastAPI):
         return super().__call__(scope, receive, send) if inference is None else inference(scope, receive, send)
 
 
-def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None = None) -> Gateway:
-    """The app over given ports; tests hand in fakes here."""
-    pipeline = Pipeline(ports, call_s=settings.timeouts.call_s)
+def assemble(
+    ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None = None, *, usage_store: UsageStore | None = None
+) -> Gateway:
+    """The app over given ports; tests hand in fakes here. Without a store of usage, nothing tells what was used."""
+    pipeline = Pipeline(ports, call_s=settings.timeouts.call_s, rates=settings.rates())
     limits = BodyLimits(settings.max_body_bytes, settings.max_media_body_bytes)
     app = Gateway(pipeline, limits, lifespan)
     app.include_router(models.router(pipeline, ports.clock))
     app.include_router(responses.router(pipeline))
     app.include_router(health.router(ports.fleet))
+    if usage_store is not None:
+        app.include_router(usage.router(pipeline, usage_store, ports.clock))
     openapi.describe(app)
     app.add_exception_handler(CallError, _answer_call_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -111,6 +121,13 @@ def _discovery(fleet: RayFleet | StaticFleet, state_dir: Path) -> Discovery:
     if isinstance(fleet, RayFleet):
         return RayDiscovery(fleet.url, fleet.token_file, own_token_file=state_dir / RAY_TOKEN)
     return StaticDiscovery(fleet.urls, fleet.models, None if fleet.engine == "auto" else Engine(fleet.engine))
+
+
+def _event_target(events: EventsSettings) -> EventTarget | None:
+    if events.url is None:
+        return None
+    token_file = None if events.token_file is None else str(events.token_file.absolute())
+    return EventTarget(events.url, events.format, events.source, token_file)
 
 
 async def _answer_call_error(request: Request, error: Exception) -> Response:

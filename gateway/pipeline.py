@@ -7,7 +7,7 @@ is handed on to the Reply, and whoever sends the reply ends it, however that goe
 from __future__ import annotations
 
 from gateway.dispatch import Dispatch
-from gateway.errors import CallError, InvalidApiKey, ModelNotAllowed, ModelNotFound
+from gateway.errors import CallError, InvalidApiKey, LedgerStuck, ModelNotAllowed, ModelNotFound
 from gateway.lease import Lease
 from gateway.policy.cost import NO_RATES, Rates
 from gateway.policy.routing import Router
@@ -42,9 +42,11 @@ class Pipeline:
     async def run(self, call: Call) -> Reply:
         """Take all that the call needs and open the engine's answer, up to its first piece.
 
-        Raises a CallError. Whatever happens, the call leaves a ledger entry.
+        Raises a CallError. Whatever happens, the call leaves a ledger entry; where none can be kept, no call is begun.
         """
         ports, request, principal = self._ports, call.request, call.principal
+        if ports.ledger.is_stuck():
+            raise LedgerStuck
         with Lease() as lease:
             path, model = request.endpoint.path, request.model
             receipt = Receipt(
@@ -63,8 +65,9 @@ class Pipeline:
             return Reply(dispatch.content_type, begin, request.endpoint, receipt, lease.hand_on())
 
     def record_refusal(self, call_id: str, endpoint: str, principal: Principal, error: CallError) -> None:
-        """A request of a known key that cannot be read is a call too: it leaves an entry, of no model."""
-        Receipt(call_id, endpoint, principal, self._ports.clock, self._ports.ledger).close(error)
+        """A request of a known key that cannot be read is a call too: it leaves an entry, of no model, if one can be kept."""
+        if not self._ports.ledger.is_stuck():
+            Receipt(call_id, endpoint, principal, self._ports.clock, self._ports.ledger).close(error)
 
     async def identify(self, secret: str) -> Principal:
         """Whose key this is. Raises InvalidApiKey."""

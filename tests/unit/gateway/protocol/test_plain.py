@@ -72,7 +72,7 @@ def test_what_was_not_delivered_does_not_count() -> None:
     reader.read(TRANSFORMERS[1])
     reader.delivered()
     reader.read(TRANSFORMERS[2])
-    assert reader.usage() == Usage(0, 1)
+    assert reader.usage() == Estimate(0, 1)
 
 
 @given(st.binary(max_size=40) | texts.map(str.encode), st.sampled_from(UsageWish))
