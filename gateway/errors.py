@@ -21,7 +21,8 @@
     │   ├── TooManyConnections          server_overloaded: of this process
     │   ├── LedgerStuck                 ledger_stuck: what is used cannot be recorded
     │   ├── UsageUnavailable            usage_unavailable: what was used cannot be looked up
-    │   └── ServerStopping              server_stopping: this process ends, others go on
+    │   ├── ServerStopping              server_stopping: this process ends, others go on
+    │   └── StoreUnavailable            store_unavailable: nobody can say whose key this is
     ├── NotFound, MethodNotAllowed 404, 405  not_found, method_not_allowed: no such address
     ├── ResponseNotKept            404  not_found: an answer of the past
     ├── InternalError              500  internal_error: a fault of ours
@@ -243,6 +244,17 @@ class ServerStopping(Busy):
     messages: ClassVar[dict[Language, str]] = {
         "en": "This server is being stopped and could not finish your call. Send it again: another one takes it.",
         "ko": "이 서버가 종료되어 요청을 끝내지 못했습니다. 다시 보내 주시면 다른 서버가 처리합니다.",
+    }
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=1.0)
+
+
+class StoreUnavailable(Busy):
+    code = "store_unavailable"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The store of keys does not answer, so this request cannot be checked. Try again in {retry_after_s} s.",
+        "ko": "키 저장소가 응답하지 않아 요청을 확인할 수 없습니다. {retry_after_s}초 뒤에 다시 시도해 주세요.",
     }
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0003_ledger"
-down_revision = "0001_first"
+down_revision = "0002_tenants"
 
 
 def upgrade() -> None:
