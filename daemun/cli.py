@@ -13,6 +13,7 @@ from rich.console import Console
 from daemun import doctor as machine
 from daemun import keys, usage, welcome
 from daemun.context import Context, open_store
+from daemun.ledger import with_catalogue_energy
 from daemun.problem import Problem
 from daemun.progress import Progress
 from daemun.settings import Settings, SettingsError
@@ -32,7 +33,7 @@ app = typer.Typer(
     ),
 )
 app.add_typer(keys.app, name="keys")
-app.command()(usage.usage)
+app.add_typer(usage.app, name="usage")
 
 
 @app.callback()
@@ -81,7 +82,7 @@ def gateway(context: typer.Context) -> None:
 
     logging.basicConfig(level=settings.gateway.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    run(settings.gateway, settings.state_dir)
+    run(with_catalogue_energy(settings.gateway), settings.state_dir)
 
 
 @app.command()

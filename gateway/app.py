@@ -55,7 +55,7 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     queue = settings.queue
     gate = AsyncioGate(Patience(queue.most_waiting, queue.patience_s, queue.cold_patience_s), clock)
     fleet = ProbedFleet(
-        [_discovery(fleet, state_dir) for fleet in settings.fleets],
+        [discovery(fleet, state_dir) for fleet in settings.fleets],
         look_s=settings.look_s,
         probe_timeout_s=settings.probe_timeout_s,
     )
@@ -117,7 +117,7 @@ def assemble(
     return app
 
 
-def _discovery(fleet: RayFleet | StaticFleet, state_dir: Path) -> Discovery:
+def discovery(fleet: RayFleet | StaticFleet, state_dir: Path) -> Discovery:
     if isinstance(fleet, RayFleet):
         return RayDiscovery(fleet.url, fleet.token_file, own_token_file=state_dir / RAY_TOKEN)
     return StaticDiscovery(fleet.urls, fleet.models, None if fleet.engine == "auto" else Engine(fleet.engine))

@@ -27,6 +27,7 @@ class Group(Enum):
     TIER = "tier"
     OUTCOME = "outcome"
     REPLICA = "replica"
+    CONTINUED = "continued"
 
 
 @dataclass(frozen=True, slots=True)

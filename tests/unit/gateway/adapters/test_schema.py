@@ -82,7 +82,6 @@ async def test_store_without_revisions_is_taken_over_with_all_that_is_in_it(path
     with closing(sqlite.connect(path)) as connection:
         principal = await sqlite_tenants.SqliteTenants(connection).principal(secret)
         assert principal == Principal("key_1", "anna", "p", models=frozenset({"m"}))
-        sqlite_ledger.write_entries(connection, [msgspec.structs.astuple(_ENTRY)])
         assert sqlite_ledger.read_entries(connection, last=9) == [_ENTRY]
         assert "ledger_key" not in tables(connection), "an index that nothing asks by"
 
