@@ -14,6 +14,7 @@ from rich.console import Console
 from daemun import doctor as machine
 from daemun import keys, limits, tenants, usage, welcome
 from daemun.context import Context, administer
+from daemun.ledger import with_catalogue_energy
 from daemun.problem import Problem
 from daemun.progress import Progress
 from daemun.settings import Settings, SettingsError
@@ -36,7 +37,7 @@ app = typer.Typer(
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(keys.app, name="keys")
 app.add_typer(limits.app, name="limits")
-app.command()(usage.usage)
+app.add_typer(usage.app, name="usage")
 
 
 @app.callback()
@@ -96,7 +97,8 @@ def gateway(
             return
     from gateway.server import run  # here and not above: `daemun --help` should not wait for a web framework
 
-    run(settings.gateway, settings.state_dir, None if listener is None else socket.socket(fileno=listener))
+    inherited = None if listener is None else socket.socket(fileno=listener)
+    run(with_catalogue_energy(settings.gateway), settings.state_dir, inherited)
 
 
 @app.command()

@@ -13,9 +13,11 @@ from starlette.routing import Route
 
 from gateway.adapters.admin_token import admin_token
 from gateway.adapters.asyncio_gate import AsyncioGate
+from gateway.adapters.event_sender import EventTarget
 from gateway.adapters.fresh_tenants import FreshTenants
 from gateway.adapters.http_upstream import HttpUpstream, Timeouts
 from gateway.adapters.journal import Journal, journal_folder
+from gateway.adapters.ledger_mover import Orders, open_store
 from gateway.adapters.mover_process import MoverProcess
 from gateway.adapters.open_limits import OpenLimits
 from gateway.adapters.probed_fleet import Discovery, ProbedFleet
@@ -23,18 +25,19 @@ from gateway.adapters.ray_discovery import RayDiscovery
 from gateway.adapters.static_discovery import StaticDiscovery
 from gateway.adapters.system_clock import SystemClock
 from gateway.adapters.tenancy import open_tenancy
+from gateway.adapters.threaded_usage import ThreadedUsage
 from gateway.admin import AdminListener, create_admin_app
 from gateway.exchange import BodyLimits
 from gateway.middleware.edge import Edge
 from gateway.pipeline import Pipeline
 from gateway.policy.admission import Rules
-from gateway.ports import Ports
+from gateway.ports import Ports, UsageStore
 from gateway.protocol.asgi import Receive, Scope, Send
 from gateway.protocol.endpoint import ENDPOINTS
 from gateway.protocol.plain import Engine
-from gateway.routes import demand, error_answers, health, models, openapi, responses
+from gateway.routes import demand, error_answers, health, models, openapi, responses, usage
 from gateway.routes.inference import InferenceEndpoint, Running
-from gateway.settings import GatewaySettings, QueueSettings, RayFleet, StaticFleet
+from gateway.settings import EventsSettings, GatewaySettings, QueueSettings, RayFleet, StaticFleet
 from gateway.supply import Supply
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -53,7 +56,7 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     queue = settings.queue
     gate = AsyncioGate(_rules(queue), clock, heartbeat_s=queue.heartbeat_s)
     fleet = ProbedFleet(
-        [_discovery(fleet, state_dir) for fleet in settings.fleets],
+        [discovery(fleet, state_dir) for fleet in settings.fleets],
         look_s=settings.look_s,
         probe_timeout_s=settings.probe_timeout_s,
     )
@@ -61,13 +64,17 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     timeouts = settings.timeouts
     upstream = HttpUpstream(Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.between_chunks_s))
     journal = Journal(journal_folder(state_dir))
+    events = _event_target(settings.events)
+    orders = Orders(str(state_dir.absolute()), journal.owner, settings.store.address, settings.log_level, events)
+    ledger = ThreadedUsage(open_store(orders))
     ports = Ports(clock, tenants, OpenLimits(), gate, fleet, upstream, journal)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as running:
             await running.enter_async_context(tenancy.running)
-            await running.enter_async_context(MoverProcess(journal, state_dir))
+            await running.enter_async_context(MoverProcess(journal, orders))
+            await running.enter_async_context(ledger)
             running.enter_context(journal)
             await running.enter_async_context(upstream)
             await running.enter_async_context(fleet)
@@ -76,7 +83,7 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
                 await running.enter_async_context(AdminListener(admin, settings.admin.host, settings.admin.port))
             yield
 
-    return assemble(ports, settings, lifespan)
+    return assemble(ports, settings, lifespan, usage_store=ledger)
 
 
 class Gateway(FastAPI):
@@ -96,15 +103,19 @@ class Gateway(FastAPI):
         return super().__call__(scope, receive, send) if inference is None else inference(scope, receive, send)
 
 
-def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None = None) -> Gateway:
-    """The app over given ports; tests hand in fakes here."""
-    pipeline = Pipeline(ports, call_s=settings.timeouts.call_s)
+def assemble(
+    ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None = None, *, usage_store: UsageStore | None = None
+) -> Gateway:
+    """The app over given ports; tests hand in fakes here. Without a store of usage, nothing tells what was used."""
+    pipeline = Pipeline(ports, call_s=settings.timeouts.call_s, rates=settings.rates())
     limits = BodyLimits(settings.max_body_bytes, settings.max_media_body_bytes)
     app = Gateway(pipeline, limits, lifespan)
     app.include_router(models.router(pipeline, ports.clock))
     app.include_router(responses.router(pipeline))
     app.include_router(health.router(ports.fleet))
     app.include_router(demand.router(ports.gate, ports.fleet))
+    if usage_store is not None:
+        app.include_router(usage.router(pipeline, usage_store, ports.clock))
     openapi.describe(app)
     error_answers.add_to(app)
     app.add_middleware(Edge, limits=limits)
@@ -126,7 +137,14 @@ def _rules(queue: QueueSettings) -> Rules:
     )
 
 
-def _discovery(fleet: RayFleet | StaticFleet, state_dir: Path) -> Discovery:
+def discovery(fleet: RayFleet | StaticFleet, state_dir: Path) -> Discovery:
     if isinstance(fleet, RayFleet):
         return RayDiscovery(fleet.url, fleet.token_file, own_token_file=state_dir / RAY_TOKEN)
     return StaticDiscovery(fleet.urls, fleet.models, None if fleet.engine == "auto" else Engine(fleet.engine))
+
+
+def _event_target(events: EventsSettings) -> EventTarget | None:
+    if events.url is None:
+        return None
+    token_file = None if events.token_file is None else str(events.token_file.absolute())
+    return EventTarget(events.url, events.format, events.source, token_file)

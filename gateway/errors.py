@@ -19,6 +19,8 @@
     │   ├── ServerOverloaded            server_overloaded: rejected before the queue
     │   ├── QueueTimeout                queue_timeout: evicted from it
     │   ├── TooManyConnections          server_overloaded: of this process
+    │   ├── LedgerStuck                 ledger_stuck: what is used cannot be recorded
+    │   ├── UsageUnavailable            usage_unavailable: what was used cannot be looked up
     │   ├── ServerStopping              server_stopping: this process ends, others go on
     │   └── StoreUnavailable            store_unavailable: nobody can say whose key this is
     ├── NotFound, MethodNotAllowed 404, 405  not_found, method_not_allowed: no such address
@@ -222,6 +224,28 @@ class TooManyConnections(Busy):
 
     def __init__(self) -> None:
         super().__init__(retry_after_s=1.0)
+
+
+class LedgerStuck(Busy):
+    code = "ledger_stuck"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "This server cannot record what is used, so it takes no calls now. Try again in {retry_after_s} s.",
+        "ko": "이 서버가 사용량을 기록할 수 없어 지금은 요청을 받지 않습니다. {retry_after_s}초 뒤에 다시 시도해 주세요.",
+    }
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=2.0)
+
+
+class UsageUnavailable(Busy):
+    code = "usage_unavailable"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The ledger's store does not answer; nothing of it is lost. Try again in {retry_after_s} s.",
+        "ko": "사용량 저장소가 응답하지 않습니다. 기록은 사라지지 않으니 {retry_after_s}초 뒤에 다시 시도해 주세요.",
+    }
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=2.0)
 
 
 class ServerStopping(Busy):

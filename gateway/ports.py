@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from gateway.entry import Entry
+from gateway.ledger_query import Group, LedgerQuery, UsageSum
 from gateway.policy.admission import Ask, Capacity, Demand
 from gateway.policy.limits import Scope, Tier
 from gateway.policy.routing import Pressure
@@ -274,7 +275,17 @@ class Upstream(Protocol):
 
 class Ledger(Protocol):
     def record(self, entry: Entry) -> None:
-        """Keep this entry for good. Returns once it would survive the end of this process."""
+        """Keep this entry for good. Returns once it would survive the end of this process, or with the ledger stuck."""
+        ...
+
+    def is_stuck(self) -> bool:
+        """Whether there are entries that cannot be kept yet: new calls must wait until they are."""
+        ...
+
+
+class UsageStore(Protocol):
+    async def sums(self, query: LedgerQuery, groups: Sequence[Group]) -> list[UsageSum]:
+        """Over the ledger, in the order of their groups. Raises UsageUnavailable."""
         ...
 
 

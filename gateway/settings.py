@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from gateway.policy.cost import Energy, Price, Rates
+
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -105,6 +107,57 @@ class AdminSettings(Frozen):
     port: int | None = Field(8081, ge=1, le=65535, description="Port to listen on; null for no admin API.")
 
 
+class PriceSettings(Frozen):
+    """KRW per million tokens, net, in whole KRW: calls then cost whole millionths of a KRW, and sums are exact."""
+
+    prompt: int = Field(0, ge=0, le=10**9, description="For tokens of the prompt.")
+    cached: int | None = Field(
+        None, ge=0, le=10**9, description="For those of them that the engine had in its cache; null: as others."
+    )
+    completion: int = Field(0, ge=0, le=10**9, description="For tokens that are generated.")
+    reasoning: int | None = Field(None, ge=0, le=10**9, description="For those of them that are reasoning; null: as others.")
+
+    def price(self) -> Price:
+        cached = self.prompt if self.cached is None else self.cached
+        return Price(self.prompt, cached, self.completion, self.completion if self.reasoning is None else self.reasoning)
+
+
+class PriceTable(Frozen):
+    """What calls cost."""
+
+    default: PriceSettings = PriceSettings()
+    models: dict[str, PriceSettings] = Field({}, description="By model, where not the default.")
+
+
+class EnergySettings(Frozen):
+    """Wh per 1,000 tokens: estimates."""
+
+    prompt: float = Field(0.0, ge=0, le=1000, description="For 1,000 tokens of a prompt that are computed.")
+    completion: float = Field(0.0, ge=0, le=1000, description="For 1,000 tokens that are generated.")
+
+
+class EnergyTable(Frozen):
+    """Estimates of what calls consume."""
+
+    default: EnergySettings = EnergySettings()
+    models: dict[str, EnergySettings] = Field(
+        {}, description="By model; those of the catalogue have the figures of their specs unless others are given here."
+    )
+
+
+class EventsSettings(Frozen):
+    """Where each call's entry is sent, besides the ledger."""
+
+    url: Annotated[str, Field(pattern="^https?://")] | None = Field(
+        None, description="Endpoint for events, such as http://openmeter:8888/api/v1/events; null: none are sent."
+    )
+    format: Literal["cloudevents", "lago"] = Field(
+        "cloudevents", description="CloudEvents 1.0 in batches, or Lago's own batches."
+    )
+    source: str = Field("daemun", min_length=1, description="The events' source, in CloudEvents.")
+    token_file: Path | None = Field(None, description="File with the token that is sent as Authorization: Bearer.")
+
+
 class GatewaySettings(Frozen):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8080, ge=1, le=65535, description="Port to listen on.")
@@ -125,4 +178,16 @@ class GatewaySettings(Frozen):
     clients: ClientLimits = ClientLimits()
     store: StoreSettings = StoreSettings()
     admin: AdminSettings = AdminSettings()
+    prices: PriceTable = PriceTable()
+    energy: EnergyTable = EnergyTable()
+    events: EventsSettings = EventsSettings()
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much the gateway says.")
+
+    def rates(self) -> Rates:
+        default = self.energy.default
+        return Rates(
+            {model: prices.price() for model, prices in self.prices.models.items()},
+            {model: Energy(figures.prompt, figures.completion) for model, figures in self.energy.models.items()},
+            price=self.prices.default.price(),
+            energy=Energy(default.prompt, default.completion),
+        )

@@ -210,6 +210,10 @@ class FakeUpstream:
 @dataclass
 class FakeLedger:
     entries: list[Entry] = field(default_factory=list)
+    stuck: bool = False
+
+    def is_stuck(self) -> bool:
+        return self.stuck
 
     def record(self, entry: Entry) -> None:
         self.entries.append(entry)
