@@ -14,13 +14,18 @@ from starlette.routing import Route
 
 from gateway.adapters import sqlite
 from gateway.adapters.asyncio_gate import AsyncioGate
+from gateway.adapters.engine_tokenizer import EngineTokenizer
 from gateway.adapters.fresh_tenants import FreshTenants
 from gateway.adapters.http_upstream import HttpUpstream, Timeouts
 from gateway.adapters.journal import Journal, journal_folder
+from gateway.adapters.lease_file import LeaseFile, lease_folder
+from gateway.adapters.ledger_sums import LedgerSums, SqliteSums
+from gateway.adapters.local_limits import LocalGrants
+from gateway.adapters.metered_limits import MeteredLimits
 from gateway.adapters.mover_process import MoverProcess
-from gateway.adapters.open_limits import OpenLimits
 from gateway.adapters.probed_fleet import Discovery, ProbedFleet
 from gateway.adapters.ray_discovery import RayDiscovery
+from gateway.adapters.redis_limits import RedisGrants, WithoutRedis
 from gateway.adapters.sqlite_tenants import SqliteTenants
 from gateway.adapters.static_discovery import StaticDiscovery
 from gateway.adapters.system_clock import SystemClock
@@ -29,14 +34,14 @@ from gateway.exchange import BodyLimits
 from gateway.middleware.edge import Edge
 from gateway.pipeline import Pipeline
 from gateway.policy.admission import Patience
-from gateway.ports import Ports
+from gateway.ports import Clock, Ports
 from gateway.protocol.asgi import Receive, Scope, Send
 from gateway.protocol.endpoint import ENDPOINTS
 from gateway.protocol.language import preferred
 from gateway.protocol.plain import Engine
 from gateway.routes import health, models, openapi, responses
 from gateway.routes.inference import InferenceEndpoint, Running
-from gateway.settings import GatewaySettings, RayFleet, StaticFleet
+from gateway.settings import GatewaySettings, LimitSettings, RayFleet, StaticFleet
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 RAY_TOKEN = "ray-token"  # noqa: S105 (the name of a file in state_dir)
@@ -60,7 +65,9 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     timeouts = settings.timeouts
     upstream = HttpUpstream(Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.between_chunks_s))
     journal = Journal(journal_folder(state_dir))
-    ports = Ports(clock, FreshTenants(SqliteTenants(connection), clock), OpenLimits(), gate, fleet, upstream, journal)
+    grants = _grants(settings.limits, state_dir, clock, SqliteSums(connection))
+    limits = MeteredLimits(grants, clock, count_tokens=EngineTokenizer(fleet, upstream).count)
+    ports = Ports(clock, FreshTenants(SqliteTenants(connection), clock), limits, gate, fleet, upstream, journal)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -68,6 +75,7 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
             running.enter_context(closing(connection))
             await running.enter_async_context(MoverProcess(journal, state_dir))
             running.enter_context(journal)
+            await running.enter_async_context(grants)
             await running.enter_async_context(upstream)
             await running.enter_async_context(fleet)
             yield
@@ -111,6 +119,14 @@ def _discovery(fleet: RayFleet | StaticFleet, state_dir: Path) -> Discovery:
     if isinstance(fleet, RayFleet):
         return RayDiscovery(fleet.url, fleet.token_file, own_token_file=state_dir / RAY_TOKEN)
     return StaticDiscovery(fleet.urls, fleet.models, None if fleet.engine == "auto" else Engine(fleet.engine))
+
+
+def _grants(settings: LimitSettings, state_dir: Path, clock: Clock, sums: LedgerSums) -> LocalGrants | RedisGrants:
+    file, offset_ms = LeaseFile(lease_folder(state_dir)), int(settings.utc_offset_hours * 3_600_000)
+    if settings.redis is None:
+        return LocalGrants(file, clock, offset_ms=offset_ms, sums=sums)
+    without = WithoutRedis(settings.most_workers if settings.without_redis == "share" else None)
+    return RedisGrants(settings.redis, file, clock, offset_ms=offset_ms, without=without)
 
 
 async def _answer_call_error(request: Request, error: Exception) -> Response:

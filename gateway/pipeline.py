@@ -48,15 +48,16 @@ class Pipeline:
             receipt = Receipt(call.id, path, principal, ports.clock, ports.ledger, model=model, stream=request.stream)
             lease.hold(receipt.close)
             self._check_model(model, principal)
-            reservation = await ports.limits.reserve(principal, model)
-            lease.hold(lambda _: reservation.settle(receipt.used()))
+            reservation = await ports.limits.reserve(principal, request)
+            lease.hold(lambda error: reservation.settle(receipt.worked(error)))
             deadline = ports.clock.monotonic() + self._call_s
             dispatch = Dispatch(ports, self._router, request, call.id, principal.tenant, receipt, deadline)
             lease.hold(dispatch.end)
             begin = await dispatch.begin()
+            headers = reservation.headers()
             if request.stream:
-                return StreamReply(dispatch.content_type, begin, request, dispatch, receipt, lease.hand_on())
-            return Reply(dispatch.content_type, begin, request.endpoint, receipt, lease.hand_on())
+                return StreamReply(dispatch.content_type, begin, request, dispatch, receipt, lease.hand_on(), headers)
+            return Reply(dispatch.content_type, begin, request.endpoint, receipt, lease.hand_on(), headers)
 
     def record_refusal(self, call_id: str, endpoint: str, principal: Principal, error: CallError) -> None:
         """A request of a known key that cannot be read is a call too: it leaves an entry, of no model."""

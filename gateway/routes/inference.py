@@ -104,7 +104,7 @@ _STREAM = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
 
 def _head(reply: Reply) -> tuple[tuple[bytes, bytes], ...]:
-    return ((b"content-type", reply.content_type.encode("latin-1")),)
+    return ((b"content-type", reply.content_type.encode("latin-1")), *reply.headers)
 
 
 def _current_task() -> asyncio.Task[None]:
