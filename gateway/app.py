@@ -13,15 +13,20 @@ from starlette.routing import Route
 
 from gateway.adapters.admin_token import admin_token
 from gateway.adapters.asyncio_gate import AsyncioGate
+from gateway.adapters.engine_tokenizer import EngineTokenizer
 from gateway.adapters.event_sender import EventTarget
 from gateway.adapters.fresh_tenants import FreshTenants
 from gateway.adapters.http_upstream import HttpUpstream, Timeouts
 from gateway.adapters.journal import Journal, journal_folder
+from gateway.adapters.lease_file import LeaseFile, lease_folder
 from gateway.adapters.ledger_mover import Orders, open_store
+from gateway.adapters.ledger_sums import LedgerSums, StoreSums
+from gateway.adapters.local_limits import LocalGrants
+from gateway.adapters.metered_limits import MeteredLimits
 from gateway.adapters.mover_process import MoverProcess
-from gateway.adapters.open_limits import OpenLimits
 from gateway.adapters.probed_fleet import Discovery, ProbedFleet
 from gateway.adapters.ray_discovery import RayDiscovery
+from gateway.adapters.redis_limits import RedisGrants, WithoutRedis
 from gateway.adapters.static_discovery import StaticDiscovery
 from gateway.adapters.system_clock import SystemClock
 from gateway.adapters.tenancy import open_tenancy
@@ -31,13 +36,13 @@ from gateway.exchange import BodyLimits
 from gateway.middleware.edge import Edge
 from gateway.pipeline import Pipeline
 from gateway.policy.admission import Rules
-from gateway.ports import Ports, UsageStore
+from gateway.ports import Clock, Ports, UsageStore
 from gateway.protocol.asgi import Receive, Scope, Send
 from gateway.protocol.endpoint import ENDPOINTS
 from gateway.protocol.plain import Engine
 from gateway.routes import demand, error_answers, health, models, openapi, responses, usage
 from gateway.routes.inference import InferenceEndpoint, Running
-from gateway.settings import EventsSettings, GatewaySettings, QueueSettings, RayFleet, StaticFleet
+from gateway.settings import EventsSettings, GatewaySettings, LimitSettings, QueueSettings, RayFleet, StaticFleet
 from gateway.supply import Supply
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -67,7 +72,9 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     events = _event_target(settings.events)
     orders = Orders(str(state_dir.absolute()), journal.owner, settings.store.address, settings.log_level, events)
     ledger = ThreadedUsage(open_store(orders))
-    ports = Ports(clock, tenants, OpenLimits(), gate, fleet, upstream, journal)
+    grants = _grants(settings.limits, state_dir, clock, StoreSums(ledger))
+    limits = MeteredLimits(grants, clock, count_tokens=EngineTokenizer(fleet, upstream).count, price=settings.rates().cost_ukrw)
+    ports = Ports(clock, tenants, limits, gate, fleet, upstream, journal)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -76,6 +83,7 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
             await running.enter_async_context(MoverProcess(journal, orders))
             await running.enter_async_context(ledger)
             running.enter_context(journal)
+            await running.enter_async_context(grants)
             await running.enter_async_context(upstream)
             await running.enter_async_context(fleet)
             if settings.admin.port is not None:
@@ -148,3 +156,11 @@ def _event_target(events: EventsSettings) -> EventTarget | None:
         return None
     token_file = None if events.token_file is None else str(events.token_file.absolute())
     return EventTarget(events.url, events.format, events.source, token_file)
+
+
+def _grants(settings: LimitSettings, state_dir: Path, clock: Clock, sums: LedgerSums) -> LocalGrants | RedisGrants:
+    file, offset_ms = LeaseFile(lease_folder(state_dir)), int(settings.utc_offset_hours * 3_600_000)
+    if settings.redis is None:
+        return LocalGrants(file, clock, offset_ms=offset_ms, sums=sums)
+    without = WithoutRedis(settings.most_workers if settings.without_redis == "share" else None)
+    return RedisGrants(settings.redis, file, clock, offset_ms=offset_ms, without=without)

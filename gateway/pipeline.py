@@ -74,15 +74,16 @@ class Pipeline:
             agreed = terms(request, principal, ports, patience_s=call.patience_s, headers=call.headers)
             request = agreed.request
             receipt.taken_as(request.model, agreed.tier)
-            reservation = await ports.limits.reserve(principal, request.model)
-            lease.hold(lambda _: reservation.settle(receipt.used()))
+            reservation = await ports.limits.reserve(principal, request)
+            lease.hold(lambda error: reservation.settle(receipt.worked(error)))
             deadline = ports.clock.monotonic() + self._call_s
             dispatch = Dispatch(ports, self._router, agreed, receipt, call_id=call.id, deadline=deadline, tell=call.tell)
             lease.hold(dispatch.end)
             begin = await dispatch.begin()
+            headers = reservation.headers()
             if request.stream:
-                return StreamReply(dispatch.content_type, begin, request, dispatch, receipt, lease.hand_on())
-            return Reply(dispatch.content_type, agreed.echoed(begin), request.endpoint, receipt, lease.hand_on())
+                return StreamReply(dispatch.content_type, begin, request, dispatch, receipt, lease.hand_on(), headers)
+            return Reply(dispatch.content_type, agreed.echoed(begin), request.endpoint, receipt, lease.hand_on(), headers)
 
     def record_refusal(self, call_id: str, endpoint: str, principal: Principal, error: CallError) -> None:
         """A request of a known key that cannot be read is a call too: it leaves an entry, of no model, if one can be kept."""

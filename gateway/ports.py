@@ -12,6 +12,7 @@ from gateway.policy.admission import Ask, Capacity, Demand
 from gateway.policy.limits import Scope, Tier
 from gateway.policy.routing import Pressure
 from gateway.policy.tenancy import Key, Project, Tenant, Values
+from gateway.protocol.openai import Request
 from gateway.protocol.plain import Engine
 from gateway.protocol.usage import NO_USAGE, Usage
 
@@ -103,17 +104,24 @@ class TenantAdmin(Protocol):
         ...
 
 
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
 class Reservation(Protocol):
     """What a call may spend, taken before it starts."""
 
-    def settle(self, used: Usage) -> None:
-        """The call is over and used this much; called exactly once, whatever happened."""
+    def settle(self, used: Usage | None) -> None:
+        """The call is over and used this much; None where no replica worked for it. Called whatever happened."""
+        ...
+
+    def headers(self) -> Headers:
+        """How the caller's limits stand now, for the answer's head."""
         ...
 
 
 class LimitStore(Protocol):
-    async def reserve(self, principal: Principal, model: str) -> Reservation:
-        """Take what the call may spend. Raises a CallError if the tenant may not spend it."""
+    async def reserve(self, principal: Principal, request: Request) -> Reservation:
+        """Take what the call may spend. Raises a CallError if the caller may not spend it, and has taken nothing then."""
         ...
 
 

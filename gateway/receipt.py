@@ -82,6 +82,15 @@ class Receipt:
     def used(self) -> Usage:
         return NO_USAGE if self._used is None else self._used()
 
+    def worked(self, error: BaseException | None) -> Usage | None:
+        """What replicas have counted for the call, which may be nothing yet; None where none has begun with it.
+
+        A replica that refuses or fails before it answers has not; one whose client leaves while it reads the prompt has.
+        """
+        if self._replica is not None or (self._queue_s is not None and _outcome(error)[0] == "aborted"):
+            return self.used()
+        return None
+
     def close(self, error: BaseException | None = None) -> None:
         """The call is over, ended by `error` or well."""
         principal, used = self._principal, self.used()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from gateway.policy.cost import Energy, Price, Rates
 
@@ -158,6 +158,30 @@ class EventsSettings(Frozen):
     token_file: Path | None = Field(None, description="File with the token that is sent as Authorization: Bearer.")
 
 
+class LimitSettings(Frozen):
+    """How the limits of tenants, projects and keys are held. The limits themselves are in the store."""
+
+    redis: str | None = Field(
+        None,
+        pattern=r"^(redis|rediss|unix)://",
+        description="Address of the Redis that several gateway workers share, such as redis://10.0.0.7:6379/0; "
+        "unset means that there is one worker.",
+    )
+    without_redis: Literal["hold", "share"] = Field(
+        "hold",
+        description="While Redis is gone: hold spends what is leased and then refuses; "
+        "share gives each worker limit / most_workers from the next window on.",
+    )
+    most_workers: int | None = Field(None, ge=1, description="How many workers there are at most; needed for share.")
+    utc_offset_hours: float = Field(9.0, ge=-12, le=14, description="The zone whose days and months limits go by; 9 is Korea's.")
+
+    @model_validator(mode="after")
+    def _share_needs_workers(self) -> Self:
+        if self.without_redis == "share" and self.most_workers is None:
+            raise ValueError("share needs most_workers")
+        return self
+
+
 class GatewaySettings(Frozen):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8080, ge=1, le=65535, description="Port to listen on.")
@@ -174,6 +198,7 @@ class GatewaySettings(Frozen):
     look_s: float = Field(0.5, gt=0, le=2, description="Seconds between two looks at the fleet's list and health.")
     probe_timeout_s: float = Field(2.0, gt=0, description="Seconds a replica may take to answer a probe.")
     queue: QueueSettings = QueueSettings()
+    limits: LimitSettings = LimitSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     clients: ClientLimits = ClientLimits()
     store: StoreSettings = StoreSettings()

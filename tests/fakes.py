@@ -13,8 +13,9 @@ import msgspec
 from gateway.entry import Entry
 from gateway.errors import CallError, UpstreamTimeout, UpstreamUnreachable
 from gateway.policy.routing import Pressure
-from gateway.ports import Principal, Replica, Take
+from gateway.ports import Headers, Principal, Replica, Take
 from gateway.protocol.asgi import CONNECTION, App, Message
+from gateway.protocol.openai import Request
 from gateway.protocol.usage import Usage
 
 
@@ -221,10 +222,13 @@ class FakeLedger:
 
 @dataclass
 class FakeReservation:
-    settled: list[Usage] = field(default_factory=list)
+    settled: list[Usage | None] = field(default_factory=list)
 
-    def settle(self, used: Usage) -> None:
+    def settle(self, used: Usage | None) -> None:
         self.settled.append(used)
+
+    def headers(self) -> Headers:
+        return ()
 
 
 @dataclass
@@ -234,7 +238,7 @@ class FakeLimits:
     refuses: CallError | None = None
     reservations: list[FakeReservation] = field(default_factory=list)
 
-    async def reserve(self, principal: Principal, model: str) -> FakeReservation:
+    async def reserve(self, principal: Principal, request: Request) -> FakeReservation:
         if self.refuses is not None:
             raise self.refuses
         self.reservations.append(FakeReservation())

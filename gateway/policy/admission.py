@@ -18,13 +18,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum
 
+from gateway.policy.answer_window import AnswerWindow
 from gateway.policy.ask import Ask, Capacity, Rules, Ticket, cost_of
 from gateway.policy.demand import Demand, Step, TierDemand
 from gateway.policy.drain import Drain, Pace
 from gateway.policy.fair_queue import Call, FairQueue, Line
 from gateway.policy.limits import Tier
 from gateway.policy.promise import Promises
-from gateway.policy.window import AnswerWindow
 
 __all__ = ["Ask", "Capacity", "Decision", "Demand", "Patience", "Queue", "Rules", "Step", "Ticket", "TierDemand", "WaitingRoom"]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.protocol.usage import Usage
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
@@ -66,6 +68,11 @@ class Rates:
 
     def price(self, model: str) -> Price:
         return self._prices.get(model, self._price)
+
+    def cost_ukrw(self, model: str, used: Usage) -> int:
+        return self.price(model).cost_ukrw(
+            used.prompt_tokens, used.cached_tokens, used.completion_tokens or 0, used.reasoning_tokens
+        )
 
     def energy(self, model: str) -> Energy:
         return self._energies.get(model, self._energy)
