@@ -28,11 +28,13 @@ from gateway.ports import Clock, Principal
 
 log = logging.getLogger(__name__)
 
-_BEAT_S = 1.0
-_GRACE_MS = 3000  # three beats, in which all have told again what they hold
+_BEAT_S = 2.0
+_LOOK_S = 1.0  # between two looks at what is idle, owed, or left by workers that are gone
+_GRACE_MS = 4000  # two beats, in which all have noticed, and told again what they hold
 _SILENCE_MS = 4000  # less than places last: after that nobody's are believed before all have told again
 _PLACES_LAST_MS = 5000
-_PLACES_HELD_S = 3.5  # a worker that could not renew its places stops giving them out before others may have them
+_PLACES_RENEWED_S = 2.2  # before they expire for their worker
+_PLACES_HELD_S = 4.0  # a worker that could not renew its places stops giving them out before others may have them
 _WAIT_S = 0.5  # of a call, for one round
 _ROUND_S = 3.0  # of a round, before the connection is given up
 _AGAIN_S = 0.5  # between two tries to connect
@@ -78,7 +80,7 @@ class RedisGrants:
         self._next_round: asyncio.Future[None] | None = None
         self._number = 0
         self._workers = 1
-        self._beat_at = 0.0
+        self._beat_at = self._look_at = 0.0
         self._grace_until = 0.0
         self._lost_at: float | None = None
         self._ahead_s = clock.time() - clock.monotonic()  # the server's clock, less our monotonic one
@@ -177,7 +179,7 @@ class RedisGrants:
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, self._beat_at - self._clock.monotonic())):
+                async with asyncio.timeout(max(0.0, min(self._beat_at, self._look_at) - self._clock.monotonic())):
                     await self._wake.wait()
             try:
                 async with asyncio.timeout(_ROUND_S):
@@ -210,6 +212,8 @@ class RedisGrants:
             self._beat_at = 0.0
         if self._clock.monotonic() >= self._beat_at:
             await self._say_alive()
+        if self._clock.monotonic() >= self._look_at or self._tell_all:
+            self._look_through()
         done, self._next_round = self._next_round, None
         try:
             await self._tell(self._wanted())
@@ -230,8 +234,6 @@ class RedisGrants:
         if self._lost_at is not None:
             self._lost_at = None
             log.warning("the limits' Redis answers again")
-        self._adopt()
-        self._look_through()
         if len(self._book) > _MOST_METERS:
             self._book.forget_idle(now)
 
@@ -247,17 +249,19 @@ class RedisGrants:
             self._dead.remove(dead)
 
     def _look_through(self) -> None:
-        """Once a beat: what is to be told of each meter, or asked for."""
+        """What is to be told of each meter, or asked for."""
+        self._adopt()
         now = self._clock.monotonic()
+        self._look_at = now + _LOOK_S
         for tenant, meters in self._book.tenants():
             for meter in meters:
-                need = self._look_at(meter, now)
+                need = self._judge(meter, now)
                 if need is not None:
                     of_tenant = self._needs.setdefault(tenant, {})
                     of_tenant[meter] = max(need, of_tenant.get(meter, 0))
         self._tell_all = False
 
-    def _look_at(self, meter: Meter, now: float) -> int | None:
+    def _judge(self, meter: Meter, now: float) -> int | None:
         """None: nothing to say."""
         is_used, refused = meter.is_used, meter.refused
         meter.is_used, meter.refused = False, 0
@@ -272,7 +276,8 @@ class RedisGrants:
             meter.give_up(keeps)
         if refused:
             return max(1, refused - meter.left)
-        return 0 if gives_up or (places and meter.granted > 0) else None
+        renews = places and meter.granted > 0 and now >= meter.ends - _PLACES_RENEWED_S
+        return 0 if gives_up or renews else None
 
     def _wanted(self) -> list[tuple[str, list[_Told]]]:
         """All that is to be said, by tenant. In the time of grace nothing is asked for."""

@@ -45,7 +45,9 @@ class Given:
 
 
 @dataclass(slots=True)
-class _Held:
+class Held:
+    """By one worker, as it told last; `until_ms` 0 for good."""
+
     amount: int
     number: int
     until_ms: int
@@ -57,7 +59,7 @@ class Pool:
 
     window: int = 0
     owed: int = 0
-    held: dict[str, _Held] = field(default_factory=dict)
+    held: dict[str, Held] = field(default_factory=dict)
 
     def exchange(self, ask: Ask, now_ms: int) -> Given:
         window, left_ms = window_at(ask.period, now_ms, ask.calendar)
@@ -70,7 +72,7 @@ class Pool:
         if mine is not None and mine.number >= ask.number:
             return Given(self.window, left_ms, 0, ask.limit - self.total())
         told = ask.told if ask.window == self.window else 0
-        self.held[ask.worker] = _Held(told, ask.number, now_ms + ask.lasts_ms if ask.lasts_ms else 0)
+        self.held[ask.worker] = Held(told, ask.number, now_ms + ask.lasts_ms if ask.lasts_ms else 0)
         free = ask.limit - self.total()
         slice = min(free, max(ask.need, free // (2 * ask.workers))) if 0 < ask.need <= free else 0
         self.held[ask.worker].amount += slice
