@@ -11,15 +11,15 @@ import typer
 from rich.console import Console
 
 from daemun import doctor as machine
-from daemun import keys, usage, welcome
-from daemun.context import Context, open_store
+from daemun import keys, limits, tenants, usage, welcome
+from daemun.context import Context, administer
 from daemun.ledger import with_catalogue_energy
 from daemun.problem import Problem
 from daemun.progress import Progress
 from daemun.settings import Settings, SettingsError
 from daemun.up import Supervisor
-from gateway.adapters import sqlite, sqlite_tenants
-from gateway.adapters.system_clock import SystemClock
+from gateway.adapters.schema import StoreUnusable
+from gateway.errors import CallError
 
 app = typer.Typer(
     name="daemun",
@@ -32,7 +32,9 @@ app = typer.Typer(
         "Settings come from daemun.yaml and DAEMUN_* variables; **daemun doctor** says whether this machine is fit for them."
     ),
 )
+app.add_typer(tenants.app, name="tenants")
 app.add_typer(keys.app, name="keys")
+app.add_typer(limits.app, name="limits")
 app.add_typer(usage.app, name="usage")
 
 
@@ -58,19 +60,19 @@ def up(context: typer.Context) -> None:
     settings = context.obj.settings()
     progress = Progress()
     _require(settings, gateway=True, serving=True)
-    with open_store(settings) as store:
-        base_url = welcome.base_url(settings)
+    base_url = welcome.base_url(settings)
+    administer(settings, lambda admin: admin.tenants())  # a store that cannot be used is said before anything starts
 
-        def when_ready() -> list[str] | None:
-            secret = welcome.new_key(store, SystemClock())
-            progress.stop()
-            if context.args:
-                welcome.set_environment(base_url, secret)
-            else:
-                welcome.show(progress.console, base_url, secret, settings.serving.models[0], progress.elapsed_s)
-            return context.args or None
+    def when_ready() -> list[str] | None:
+        secret = administer(settings, welcome.new_key)
+        progress.stop()
+        if context.args:
+            welcome.set_environment(base_url, secret)
+        else:
+            welcome.show(progress.console, base_url, secret, settings.serving.models[0], progress.elapsed_s)
+        return context.args or None
 
-        raise typer.Exit(Supervisor(settings, context.obj.options(), progress.say).run(when_ready))
+    raise typer.Exit(Supervisor(settings, context.obj.options(), progress.say).run(when_ready))
 
 
 @app.command()
@@ -120,6 +122,6 @@ def main(arguments: list[str] | None = None) -> None:
     """The entry point. Expected problems end here as one sentence on standard error."""
     try:
         app(arguments)
-    except (Problem, SettingsError, sqlite.StoreUnusable, sqlite_tenants.UnknownKey) as problem:
+    except (Problem, SettingsError, StoreUnusable, CallError) as problem:
         Console(stderr=True, highlight=False).print(f"daemun: {problem}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)

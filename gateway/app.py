@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
 from starlette.routing import Route
 
-from gateway.adapters import sqlite
+from gateway.adapters.admin_token import admin_token
 from gateway.adapters.asyncio_gate import AsyncioGate
 from gateway.adapters.event_sender import EventTarget
 from gateway.adapters.fresh_tenants import FreshTenants
 from gateway.adapters.http_upstream import HttpUpstream, Timeouts
 from gateway.adapters.journal import Journal, journal_folder
-from gateway.adapters.ledger_mover import Orders, open_store
+from gateway.adapters.ledger_mover import Orders, open_ledger
 from gateway.adapters.mover_process import MoverProcess
 from gateway.adapters.open_limits import OpenLimits
 from gateway.adapters.probed_fleet import Discovery, ProbedFleet
 from gateway.adapters.ray_discovery import RayDiscovery
-from gateway.adapters.sqlite_tenants import SqliteTenants
 from gateway.adapters.static_discovery import StaticDiscovery
 from gateway.adapters.system_clock import SystemClock
+from gateway.adapters.tenancy import open_tenancy
 from gateway.adapters.threaded_usage import ThreadedUsage
-from gateway.errors import CallError, MethodNotAllowed, NotFound
+from gateway.admin import AdminListener, create_admin_app
 from gateway.exchange import BodyLimits
 from gateway.middleware.edge import Edge
 from gateway.pipeline import Pipeline
@@ -35,9 +34,8 @@ from gateway.policy.admission import Patience
 from gateway.ports import Ports, UsageStore
 from gateway.protocol.asgi import Receive, Scope, Send
 from gateway.protocol.endpoint import ENDPOINTS
-from gateway.protocol.language import preferred
 from gateway.protocol.plain import Engine
-from gateway.routes import health, models, openapi, responses, usage
+from gateway.routes import error_answers, health, models, openapi, responses, usage
 from gateway.routes.inference import InferenceEndpoint, Running
 from gateway.settings import EventsSettings, GatewaySettings, RayFleet, StaticFleet
 
@@ -48,10 +46,12 @@ RAY_TOKEN = "ray-token"  # noqa: S105 (the name of a file in state_dir)
 def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     """The gateway. Its files are in `state_dir`; its sockets and the ledger's mover live as long as the app's lifespan.
 
-    Raises gateway.adapters.sqlite.StoreUnusable before anything is started.
+    Raises gateway.adapters.schema.StoreUnusable before anything is started.
     """
-    connection = sqlite.connect(sqlite.store_path(state_dir))
     clock = SystemClock()
+    tenancy = open_tenancy(settings.store.address, state_dir, clock)
+    tenants = FreshTenants(tenancy.tenants, clock, believe_s=settings.store.believe_s)
+    token = admin_token(state_dir)
     queue = settings.queue
     gate = AsyncioGate(Patience(queue.most_waiting, queue.patience_s, queue.cold_patience_s), clock)
     fleet = ProbedFleet(
@@ -63,19 +63,24 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     timeouts = settings.timeouts
     upstream = HttpUpstream(Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.between_chunks_s))
     journal = Journal(journal_folder(state_dir))
-    orders = Orders(str(state_dir.absolute()), journal.owner, None, settings.log_level, _event_target(settings.events))
-    ledger = ThreadedUsage(open_store(orders))
-    ports = Ports(clock, FreshTenants(SqliteTenants(connection), clock), OpenLimits(), gate, fleet, upstream, journal)
+    orders = Orders(
+        str(state_dir.absolute()), journal.owner, settings.store.address, settings.log_level, _event_target(settings.events)
+    )
+    ledger = ThreadedUsage(open_ledger(orders))
+    ports = Ports(clock, tenants, OpenLimits(), gate, fleet, upstream, journal)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as running:
-            running.enter_context(closing(connection))
+            await running.enter_async_context(tenancy.running)
             await running.enter_async_context(MoverProcess(journal, orders))
             await running.enter_async_context(ledger)
             running.enter_context(journal)
             await running.enter_async_context(upstream)
             await running.enter_async_context(fleet)
+            if settings.admin.port is not None:
+                admin = create_admin_app(tenancy.admin, token)
+                await running.enter_async_context(AdminListener(admin, settings.admin.host, settings.admin.port))
             yield
 
     return assemble(ports, settings, lifespan, usage_store=ledger)
@@ -111,8 +116,7 @@ def assemble(
     if usage_store is not None:
         app.include_router(usage.router(pipeline, usage_store, ports.clock))
     openapi.describe(app)
-    app.add_exception_handler(CallError, _answer_call_error)
-    app.add_exception_handler(HTTPException, _answer_http_error)
+    error_answers.add_to(app)
     app.add_middleware(Edge, limits=limits)
     return app
 
@@ -128,20 +132,3 @@ def _event_target(events: EventsSettings) -> EventTarget | None:
         return None
     token_file = None if events.token_file is None else str(events.token_file.absolute())
     return EventTarget(events.url, events.format, events.source, token_file)
-
-
-async def _answer_call_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, CallError):
-        raise TypeError(f"not a CallError: {error!r}")
-    headers = {name.decode(): value.decode() for name, value in error.headers()}
-    body = error.body(preferred(request.headers.get("accept-language", "")))
-    return Response(body, error.status, headers, "application/json")
-
-
-async def _answer_http_error(request: Request, error: Exception) -> Response:
-    """What FastAPI says of an address or a method that it does not know, in OpenAI's shape."""
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        answer = await _answer_call_error(request, MethodNotAllowed(path=request.url.path, method=request.method))
-        answer.headers.update(error.headers or {})
-        return answer
-    return await _answer_call_error(request, NotFound(path=request.url.path))

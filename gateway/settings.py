@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from gateway.policy.cost import Energy, Price, Rates
 
@@ -126,6 +126,28 @@ class EventsSettings(Frozen):
     token_file: Path | None = Field(None, description="File with the token that is sent as Authorization: Bearer.")
 
 
+class StoreSettings(Frozen):
+    """Where tenants, projects and keys are kept."""
+
+    url: SecretStr | None = Field(
+        None, description="postgresql://user:password@host:port/database; unset means a SQLite file in state_dir."
+    )
+    believe_s: float = Field(
+        60.0, ge=0, description="For so long a known key goes on working while the store does not answer; then its calls get 503."
+    )
+
+    @property
+    def address(self) -> str | None:
+        return None if self.url is None else self.url.get_secret_value()
+
+
+class AdminSettings(Frozen):
+    """The admin API's own address, which should not be reachable from outside. Its token is in state_dir/admin-token."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int | None = Field(8081, ge=1, le=65535, description="Port to listen on; null for no admin API.")
+
+
 class GatewaySettings(Frozen):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8080, ge=1, le=65535, description="Port to listen on.")
@@ -144,6 +166,8 @@ class GatewaySettings(Frozen):
     prices: PriceTable = PriceTable()
     energy: EnergyTable = EnergyTable()
     events: EventsSettings = EventsSettings()
+    store: StoreSettings = StoreSettings()
+    admin: AdminSettings = AdminSettings()
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much the gateway says.")
 
     def rates(self) -> Rates:

@@ -47,6 +47,11 @@ class PostgresServer:
         command += ["-U", _USER, "-d", database, "-c", statement]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
+    def dump(self, url: str) -> str:
+        """All that is in a database."""
+        command = [_program("pg_dump"), "-h", str(self.folder), "-p", str(self.port), "-U", _USER, url.rpartition("/")[2]]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
     def start(self) -> None:
         settings = {
             "listen_addresses": "127.0.0.1",

@@ -106,7 +106,8 @@ class FreshTenants:
         self._failed_at = self._clock.monotonic()
         if not self._troubled:
             self._troubled = True
-            log.warning("The store of keys does not answer (%s); known keys work for %.0f s more.", why, self._believe_s)
+            said = " ".join(why.split())
+            log.warning("The store of keys does not answer (%s); known keys work for %.0f s more.", said, self._believe_s)
 
     def _succeed(self) -> None:
         if self._troubled:

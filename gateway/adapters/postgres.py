@@ -5,6 +5,7 @@ Its address comes from `gateway.store.url`. Sentences name the server and the da
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ import asyncpg
 
 from gateway.adapters import schema
 from gateway.adapters.schema import StoreUnusable
+from gateway.errors import StoreUnavailable
 
 PROBLEMS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 _CONNECT_S = 5.0
@@ -51,22 +53,42 @@ async def migrate(url: str) -> None:
         await connection.close()
 
 
-@asynccontextmanager
-async def pool(url: str, *, most: int = 4) -> AsyncIterator[asyncpg.Pool]:
-    """Connections, made when they are needed: the server may come and go meanwhile."""
-    made = asyncpg.create_pool(
-        url,
-        min_size=0,
-        max_size=most,
-        timeout=_CONNECT_S,
-        reset=_reset_nothing,
-        server_settings={"application_name": "daemun"},
-    )
-    async with made:
+class Postgres:
+    """Connections, made when they are needed: the server may come and go meanwhile. Use as `async with`."""
+
+    def __init__(self, url: str, *, most: int = 4) -> None:
+        self._url = url
+        self._most = most
+
+    async def __aenter__(self) -> Postgres:
+        self._pool = asyncpg.create_pool(
+            self._url,
+            min_size=0,
+            max_size=self._most,
+            timeout=_CONNECT_S,
+            reset=_reset_nothing,
+            server_settings={"application_name": "daemun"},
+        )
+        await self._pool
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pool.terminate()  # for what still runs on them nobody waits any more
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """Raises StoreUnavailable. One on which waiting was given up is not used again: nothing may ever come there."""
         try:
-            yield made
-        finally:
-            made.terminate()  # what still runs on them has nobody left who waits for it
+            connection = await self._pool.acquire()
+            try:
+                yield connection
+            except (asyncio.CancelledError, *PROBLEMS):
+                connection.terminate()
+                raise
+            finally:
+                await self._pool.release(connection)
+        except PROBLEMS as problem:
+            raise StoreUnavailable from problem
 
 
 async def _reset_nothing(_: asyncpg.Connection) -> None:

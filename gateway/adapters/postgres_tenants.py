@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import asyncpg
 
-from gateway.adapters.postgres import PROBLEMS
+from gateway.adapters.postgres import Postgres
 from gateway.adapters.sql_tenants import FIND, Row, hash_of, principal_of
-from gateway.errors import StoreUnavailable
 from gateway.ports import Principal
 
 _LOCK = 0x6461656D + 2  # among the database's advisory locks: whoever changes tenants, projects or keys
@@ -19,23 +17,23 @@ _LOCK = 0x6461656D + 2  # among the database's advisory locks: whoever changes t
 class PostgresTenants:
     """A TenantStore: keys by their hash."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
 
     async def principal(self, secret: str) -> Principal | None:
         digest = hash_of(secret)
-        async with _connection(self._pool) as connection:
+        async with self._postgres.connection() as connection:
             row = await connection.fetchrow(FIND, digest)
         return principal_of(row and tuple(row), digest)
 
 
 class PostgresDatabase:
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
 
     @asynccontextmanager
     async def transaction(self, *, writes: bool = False) -> AsyncIterator[_Statements]:
-        async with _connection(self._pool) as connection, connection.transaction(readonly=not writes):
+        async with self._postgres.connection() as connection, connection.transaction(readonly=not writes):
             if writes:
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
             yield _Statements(connection)
@@ -47,19 +45,3 @@ class _Statements:
 
     async def fetch(self, sql: str, *values: object) -> Sequence[Row]:
         return [tuple(row) for row in await self._connection.fetch(sql, *values)]
-
-
-@asynccontextmanager
-async def _connection(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.Connection]:
-    """Raises StoreUnavailable. One on which somebody stopped waiting is not used again: the server may never answer there."""
-    try:
-        connection = await pool.acquire()
-        try:
-            yield connection
-        except (asyncio.CancelledError, *PROBLEMS):
-            connection.terminate()
-            raise
-        finally:
-            await pool.release(connection)
-    except PROBLEMS as problem:
-        raise StoreUnavailable from problem

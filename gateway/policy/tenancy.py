@@ -116,7 +116,7 @@ class AlreadyRevoked(Conflict):
     }
 
 
-Level = TypeVar("Level", Tenant, Project, Key)
+Level = TypeVar("Level", bound=Tenant | Project | Key)
 
 
 def changed(level: Level, values: Values) -> Level:

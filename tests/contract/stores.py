@@ -44,5 +44,5 @@ async def sqlite_store(path: Path) -> AsyncIterator[Store]:
 async def postgres_store(url: str) -> AsyncIterator[Store]:
     clock = FakeClock()
     await postgres.migrate(url)
-    async with postgres.pool(url) as pool:
-        yield Store(PostgresTenants(pool), SqlTenantAdmin(PostgresDatabase(pool), clock), clock)
+    async with postgres.Postgres(url) as opened:
+        yield Store(PostgresTenants(opened), SqlTenantAdmin(PostgresDatabase(opened), clock), clock)

@@ -119,3 +119,10 @@ def test_an_unknown_variable_is_refused_with_the_nearest(monkeypatch: pytest.Mon
 def test_a_variable_that_should_be_json_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAEMUN_SERVING__MODELS", "daemun-demo")
     assert "written as JSON" in refusal()
+
+
+def test_an_address_with_a_password_is_never_shown(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, "gateway: {store: {url: 'postgresql://a:s3cret@b/c'}}"))
+    assert settings.gateway.store.address == "postgresql://a:s3cret@b/c"
+    assert "s3cret" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert "s3cret" not in refusal(write(tmp_path, "gateway: {store: {url: ['postgresql://a:s3cret@b/c']}}"))
