@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from daemun.settings import Settings, load
-from gateway.adapters import sqlite
 from gateway.adapters.system_clock import SystemClock
 from gateway.adapters.tenancy import open_tenancy
 from gateway.policy.limits import Limits
@@ -38,12 +35,6 @@ class Context:
     def options(self) -> list[str]:
         """The command-line options that give a child the same settings."""
         return [] if self.config is None else ["--config", str(self.config)]
-
-
-@contextmanager
-def open_store(settings: Settings) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite.connect(sqlite.store_path(settings.state_dir))) as connection:
-        yield connection
 
 
 def administer(settings: Settings, work: Callable[[TenantAdmin], Awaitable[Result]]) -> Result:

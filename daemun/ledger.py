@@ -9,7 +9,8 @@ from decimal import Decimal
 
 from daemun.problem import Problem
 from daemun.settings import Settings
-from gateway.adapters.ledger_mover import Orders, open_store
+from gateway.adapters import ledger_mover
+from gateway.adapters.ledger_mover import Orders
 from gateway.ledger_query import SEOUL, LedgerStore
 from gateway.settings import EnergySettings, GatewaySettings
 from serving.spec import known_models, read_spec
@@ -17,7 +18,8 @@ from serving.spec import known_models, read_spec
 
 @contextmanager
 def open_ledger(settings: Settings) -> Iterator[LedgerStore]:
-    with closing(open_store(Orders(str(settings.state_dir), ""))) as store:
+    orders = Orders(str(settings.state_dir), "", settings.gateway.store.address)
+    with closing(ledger_mover.open_ledger(orders)) as store:
         yield store
 
 

@@ -19,7 +19,7 @@ from gateway.adapters.fresh_tenants import FreshTenants
 from gateway.adapters.http_upstream import HttpUpstream, Timeouts
 from gateway.adapters.journal import Journal, journal_folder
 from gateway.adapters.lease_file import LeaseFile, lease_folder
-from gateway.adapters.ledger_mover import Orders, open_store
+from gateway.adapters.ledger_mover import Orders, open_ledger
 from gateway.adapters.ledger_sums import LedgerSums, StoreSums
 from gateway.adapters.local_limits import LocalGrants
 from gateway.adapters.metered_limits import MeteredLimits
@@ -71,7 +71,7 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     journal = Journal(journal_folder(state_dir))
     events = _event_target(settings.events)
     orders = Orders(str(state_dir.absolute()), journal.owner, settings.store.address, settings.log_level, events)
-    ledger = ThreadedUsage(open_store(orders))
+    ledger = ThreadedUsage(open_ledger(orders))
     grants = _grants(settings.limits, state_dir, clock, StoreSums(ledger))
     limits = MeteredLimits(grants, clock, count_tokens=EngineTokenizer(fleet, upstream).count, price=settings.rates().cost_ukrw)
     ports = Ports(clock, tenants, limits, gate, fleet, upstream, journal)

@@ -144,7 +144,7 @@ def _is_still(descriptor: int, path: Path) -> bool:
         return False
 
 
-def open_store(orders: Orders) -> LedgerStore:
+def open_ledger(orders: Orders) -> LedgerStore:
     with_events = orders.events is not None
     if orders.store_url is None:
         return SqliteLedger(sqlite.store_path(Path(orders.state_dir)), with_events=with_events, for_good=True)
@@ -159,7 +159,7 @@ def _sending(orders: Orders) -> Iterator[None]:
     if orders.events is None:
         yield
         return
-    sender = EventSender(open_store(orders), orders.events, http_post(orders.events))
+    sender = EventSender(open_ledger(orders), orders.events, http_post(orders.events))
     stopped = threading.Event()
     threading.Thread(target=sender.run, args=(stopped,), daemon=True).start()
     try:
@@ -174,7 +174,7 @@ def main(orders: Orders) -> None:
         signal.signal(signum, signal.SIG_IGN)
     os.nice(_NICE)
     logging.basicConfig(level=orders.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    with closing(open_store(orders)) as store, _sending(orders):
+    with closing(open_ledger(orders)) as store, _sending(orders):
         mover, look_s = Mover(journal_folder(Path(orders.state_dir)), store), _LOOK_S
         while not select.select([sys.stdin], [], [], look_s)[0]:
             mover.move()

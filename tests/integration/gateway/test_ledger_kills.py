@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from gateway.adapters.journal import journal_folder
-from gateway.adapters.ledger_mover import Orders, open_store
+from gateway.adapters.ledger_mover import Orders, open_ledger
 from gateway.ledger_query import LedgerQuery, LedgerStore
 
 ROOT = Path(__file__).parents[3]
@@ -168,7 +168,7 @@ def test_killed_at_random_moments_every_acknowledged_entry_is_in_the_store_once(
     while kills < wanted:
         url = None if kind == "sqlite" else request.getfixturevalue("postgres").new_database()
         folder = tmp_path / str(kills)
-        with killing(folder, url, seed=kills) as run, closing(open_store(Orders(str(folder), "test", url))) as store:
+        with killing(folder, url, seed=kills) as run, closing(open_ledger(Orders(str(folder), "test", url))) as store:
             while run.kills < min(_KILLS_A_STORE, wanted - kills):
                 run.one()
             run.settle(store)
