@@ -18,6 +18,8 @@ from gateway.policy.drain import Pace
 
 _USAGE_MEMORY_S = 5.0
 _IDLE_S = 30.0
+_SLACK_CALLS = 32  # so many calls' cost a tenant may be ahead of the others to keep what its callers were told
+_MOST_LOOKED_AT = 64
 _BEFORE_ALL = -(1 << 48)
 
 
@@ -43,10 +45,11 @@ class Call:
 class Promise:
     """A caller of this tenant was told to come again at `due`."""
 
-    __slots__ = ("cost", "due", "line", "open", "told_s")
+    __slots__ = ("caller", "cost", "due", "line", "open", "told_s")
 
-    def __init__(self, line: Line, due: float, told_s: float, cost: float) -> None:
+    def __init__(self, line: Line, caller: str, due: float, told_s: float, cost: float) -> None:
         self.line = line
+        self.caller = caller
         self.due = due
         self.told_s = told_s
         self.cost = cost
@@ -58,6 +61,7 @@ class Line:
 
     __slots__ = (
         "backlog",
+        "callers",
         "calls",
         "counter",
         "dues",
@@ -81,6 +85,7 @@ class Line:
         self.backlog = 0.0  # cost of the waiting calls
         self.returned = 0.0  # of those of them that came again
         self.running = 0
+        self.callers: dict[str, Promise] = {}  # the promises whose callers are known
         self.promises: list[Promise] = []  # the first due first
         self.dues: list[float] = []  # of those, in order
         self.promised = 0.0  # cost of those
@@ -150,7 +155,19 @@ class FairQueue:
     def head(self) -> Call:
         """Whose turn it is; somebody has to wait."""
         number = self._order[0][1]
+        if self.returned > 0.0 and number > 0:
+            number = self._first_returned(number)
         return self._heads[number].calls[number]
+
+    def _first_returned(self, otherwise: int) -> int:
+        """Of the tenants that are not far ahead of the first, one whose caller came when told."""
+        most = self._order[0][0] + _SLACK_CALLS * self.backlog / self.waiting
+        for counter, number in self._order[1:_MOST_LOOKED_AT]:
+            if counter > most:
+                break
+            if number < 0:
+                return number
+        return otherwise
 
     def remove(self, call: Call) -> None:
         line = call.line
@@ -193,6 +210,8 @@ class FairQueue:
         line.promises.insert(at, promise)
         line.promised += promise.cost
         self.promised += promise.cost
+        if promise.caller:
+            line.callers[promise.caller] = promise
         self._active(line)
 
     def settle(self, promise: Promise) -> None:
@@ -202,6 +221,7 @@ class FairQueue:
         promise.open = False
         at = line.promises.index(promise, bisect_left(line.dues, promise.due))
         del line.promises[at]
+        line.callers.pop(promise.caller, None)
         del line.dues[at]
         del self.dues[bisect_left(self.dues, promise.due)]
         line.promised = line.promised - promise.cost if line.promises else 0.0
@@ -215,6 +235,10 @@ class FairQueue:
     def weights(self, line: Line) -> float:
         """Of all who take turns, the line's own included."""
         return self._weights if line.numbers or line.promises else self._weights + line.weight
+
+    def debt(self, line: Line) -> float:
+        """The cost by which the line is ahead of those who wait."""
+        return max(0.0, line.counter - self._order[0][0]) * line.weight if self._order else 0.0
 
     def others(self, line: Line) -> int:
         """How many others take turns."""
