@@ -287,9 +287,9 @@ class WaitingRoom:
         rate = self._tier_rate(call.tier, now)
         if not rate:
             return max(0.0, call.came + self._patience_s(call.ask) - now)
-        own = line.backlog / len(line.numbers) * (1 + bisect_left(line.numbers, call.number))
-        ahead = queue.backlog / queue.waiting * (1 + queue.ahead(call))
-        return _wait_s(queue, line, own, ahead, rate, now)
+        own = line.backlog / len(line.numbers) * bisect_left(line.numbers, call.number)
+        ahead = queue.backlog / queue.waiting * queue.ahead(call)
+        return self._turn_s(call.tier, line, own, ahead, rate, now)
 
     def retry_after_s(self, ask: Ask, now: float, spread: float) -> float:
         """When a caller that is being turned away should come again, in whole seconds. It is a promise, so ask once for each
@@ -300,7 +300,7 @@ class WaitingRoom:
         promises.lapse(now)
         line = queue.enter(ask, now)
         cost = cost_of(ask.prompt_tokens, ask.output_tokens)
-        wait_s = self._wait_s(tier, line, cost, now)
+        wait_s = self._wait_s(tier, line, now)
         if not wait_s:  # nothing was measured yet: by then the queue has moved or is empty
             wait_s = self._patience_s(ask) * (1.0 + spread)
         told_s = float(math.ceil(min(max(wait_s * (0.98 + 0.04 * spread), _LEAST_RETRY_S), _MOST_RETRY_S)))
@@ -517,12 +517,12 @@ class WaitingRoom:
         if not rate:
             return True
         if returned:
-            return _wait_s(queue, line, line.returned + call.cost, queue.returned + call.cost, rate, now) <= most_s
+            return self._turn_s(call.tier, line, line.returned, queue.returned, rate, now) <= most_s
         kept, before_s = self._promises[call.tier].kept_share, 0.0
         for _ in range(_GUESSES):
-            own = line.backlog + line.promised_before(now + before_s) * kept + call.cost
-            ahead = queue.backlog + queue.promised_before(now + before_s) * kept + call.cost
-            wait_s = _wait_s(queue, line, own, ahead, rate, now)
+            own = line.backlog + line.promised_before(now + before_s) * kept
+            ahead = queue.backlog + queue.promised_before(now + before_s) * kept
+            wait_s = self._turn_s(call.tier, line, own, ahead, rate, now)
             if wait_s > most_s:
                 return False
             if wait_s <= before_s:
@@ -530,14 +530,26 @@ class WaitingRoom:
             before_s = wait_s
         return False
 
-    def _wait_s(self, tier: int, line: Line, cost: float, now: float) -> float:
-        """Of a call of this cost that comes now, behind all who wait or were told to come again. 0: not known."""
+    def _wait_s(self, tier: int, line: Line, now: float) -> float:
+        """Of a call that comes now, behind all who wait or were told to come again. 0: not known."""
         rate = self._tier_rate(tier, now)
         if not rate:
             return 0.0
         queue, kept = self._queues[tier], self._promises[tier].kept_share
-        own = line.backlog + line.promised * kept + cost
-        return _wait_s(queue, line, own, queue.backlog + queue.promised * kept + cost, rate, now)
+        own, ahead = line.backlog + line.promised * kept, queue.backlog + queue.promised * kept
+        return self._turn_s(tier, line, own, ahead, rate, now)
+
+    def _turn_s(self, tier: int, line: Line, own: float, ahead: float, rate: float, now: float) -> float:
+        """Until a call starts that so much of its own tenant's cost is before, and of all of its tier's if no others come.
+
+        Not longer than the tenant's fair share takes, which nobody can take away: while its own are served by weight, the others are
+        too, and have at most one call each before it. Below that, as if tenants with less waiting went on as they do.
+        """
+        queue, typical = self._queues[tier], self._held_cost / self._held_calls if self._held_calls else 0.0
+        fair = own * queue.weights(line) / line.weight + typical * queue.others(line)
+        rest = rate - queue.usage.per_s(now) + line.usage.per_s(now)
+        flow = own * rate / rest if rest > 0.0 else math.inf if own else 0.0
+        return (min(fair, max(ahead, flow)) + typical) / rate
 
     def _free_wait_s(self, now: float) -> float:
         queue, rate = self._queues[_FREE], self._tier_rate(_FREE, now)
@@ -554,14 +566,3 @@ class WaitingRoom:
                 return 3 if share >= 0.5 else 2
         return 1
 
-
-def _wait_s(queue: FairQueue, line: Line, own: float, ahead: float, rate: float, now: float) -> float:
-    """Until a call's turn. `own`: cost of its tenant's calls up to its own; `ahead`: of all calls before it if no others come.
-
-    Not longer than the tenant's fair share takes, which nobody can take away. Below that, as if tenants with less waiting went on
-    as they do.
-    """
-    fair_s = own * queue.weights(line) / (line.weight * rate)
-    rest = rate - queue.usage.per_s(now) + line.usage.per_s(now)
-    flow_s = own / rest if rest > 0.0 else math.inf
-    return min(fair_s, max(ahead / rate, flow_s))

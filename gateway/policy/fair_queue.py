@@ -11,8 +11,7 @@ Within a tenant: first come, first served; those who were told to come again, an
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections import deque
+from bisect import bisect_left, bisect_right, insort
 
 from gateway.policy.ask import Ask, Ticket, cost_of
 from gateway.policy.drain import Pace
@@ -82,7 +81,7 @@ class Line:
         self.backlog = 0.0  # cost of the waiting calls
         self.returned = 0.0  # of those of them that came again
         self.running = 0
-        self.promises: deque[Promise] = deque()
+        self.promises: list[Promise] = []  # the first due first
         self.dues: list[float] = []  # of those, in order
         self.promised = 0.0  # cost of those
         self.usage = Pace(_USAGE_MEMORY_S)  # cost started
@@ -107,6 +106,7 @@ class FairQueue:
         self.promised = 0.0
         self.dues: list[float] = []  # of all promises, in order
         self.usage = Pace(_USAGE_MEMORY_S)
+        self._lines = 0  # that have calls waiting or were promised a turn
         self._weights = 0.0  # of those who wait or were promised a turn
         self._order: list[tuple[float, int]] = []  # counter and first number of each line that waits
         self._heads: dict[int, Line] = {}  # lines by first number
@@ -187,9 +187,10 @@ class FairQueue:
     def promise(self, promise: Promise) -> None:
         line = promise.line
         self._inactive(line)
-        insort(line.dues, promise.due)
         insort(self.dues, promise.due)
-        line.promises.append(promise)
+        at = bisect_right(line.dues, promise.due)
+        line.dues.insert(at, promise.due)
+        line.promises.insert(at, promise)
         line.promised += promise.cost
         self.promised += promise.cost
         self._active(line)
@@ -199,8 +200,9 @@ class FairQueue:
         line = promise.line
         self._inactive(line)
         promise.open = False
-        line.promises.remove(promise)
-        del line.dues[bisect_left(line.dues, promise.due)]
+        at = line.promises.index(promise, bisect_left(line.dues, promise.due))
+        del line.promises[at]
+        del line.dues[at]
         del self.dues[bisect_left(self.dues, promise.due)]
         line.promised = line.promised - promise.cost if line.promises else 0.0
         self.promised = self.promised - promise.cost if self.dues else 0.0
@@ -213,6 +215,10 @@ class FairQueue:
     def weights(self, line: Line) -> float:
         """Of all who take turns, the line's own included."""
         return self._weights if line.numbers or line.promises else self._weights + line.weight
+
+    def others(self, line: Line) -> int:
+        """How many others take turns."""
+        return self._lines - 1 if line.numbers or line.promises else self._lines
 
     def ahead(self, call: Call) -> int:
         """Calls of this tier whose turn comes before that of a waiting one, if all cost the same."""
@@ -244,10 +250,12 @@ class FairQueue:
     def _active(self, line: Line) -> None:
         if line.numbers or line.promises:
             self._weights += line.weight
+            self._lines += 1
 
     def _inactive(self, line: Line) -> None:
         if line.numbers or line.promises:
             self._weights -= line.weight
+            self._lines -= 1
 
     def _reweigh(self, line: Line, weight: float) -> None:
         self._inactive(line)
