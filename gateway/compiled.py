@@ -60,11 +60,13 @@ MODULES = (
     "gateway.protocol.language",
     "gateway.protocol.openai",
     "gateway.protocol.recorder",
+    "gateway.protocol.service_tier",
     "gateway.protocol.sse",
     "gateway.protocol.stream_reader",
     "gateway.receipt",
     "gateway.reply",
     "gateway.routes.inference",
+    "gateway.terms",
 )
 
 
