@@ -27,13 +27,15 @@ class EngineFigures:
 
         step_s + prefill_token_s * prompt tokens in it + decode_call_s * decoding calls + context_token_s * their context tokens
 
-    seconds. Raises ValueError where the parts do not fit together.
+    seconds. `front_s` is what a call takes before the engine knows of it (HTTP, counting tokens): not this model's, but that of
+    whoever adds the calls. Raises ValueError where the parts do not fit together.
     """
 
     step_s: float
     prefill_token_s: float
     decode_call_s: float
     context_token_s: float = 0.0
+    front_s: float = 0.0
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 8192
     max_model_len: int = 8192
@@ -41,7 +43,7 @@ class EngineFigures:
     block_tokens: int = 16
 
     def __post_init__(self) -> None:
-        times = (self.step_s, self.prefill_token_s, self.decode_call_s, self.context_token_s)
+        times = (self.step_s, self.prefill_token_s, self.decode_call_s, self.context_token_s, self.front_s)
         if not self.step_s > 0 or not all(0 <= time < math.inf for time in times):
             raise ValueError(f"no step takes no time, or less: {times}")
         if not 0 < self.max_num_seqs <= self.max_num_batched_tokens:
@@ -71,6 +73,7 @@ class EngineFigures:
             prefill_token_s=self.prefill_token_s / factor,
             decode_call_s=self.decode_call_s / factor,
             context_token_s=self.context_token_s / factor,
+            front_s=self.front_s / factor,
         )
 
 

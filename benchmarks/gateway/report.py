@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from unicodedata import east_asian_width
 
 from benchmarks.gateway import figures as names
 from benchmarks.gateway.aims import Verdict
@@ -11,6 +10,7 @@ from benchmarks.gateway.figures import Figures, shown
 from benchmarks.gateway.measure import CHUNKS, CONNECTIONS, EVERY_MS, STREAMS
 from benchmarks.gateway.peers import DAEMUN, DIRECT
 from benchmarks.gateway.setting import Setting
+from benchmarks.table import table
 
 
 def tables(figures: Figures, gateways: Sequence[str]) -> str:
@@ -29,7 +29,7 @@ def document(setting: Setting, figures: Figures, verdicts: Sequence[Verdict]) ->
     """docs/benchmarks.md."""
     versions = ", ".join(f"{name} {version}".strip() for name, version in setting.versions.items() if name != DIRECT)
     others = shown(figures.of(names.OTHERS_PERCENT, names.MACHINE), 1)
-    judged = _table(
+    judged = table(
         ["", "aim", "reached"], [["holds" if v.holds else "**short**", f"{v.name} {v.aim}", v.value] for v in verdicts]
     )
     return f"""# Benchmarks
@@ -129,20 +129,4 @@ def _measured(figures: Figures, figure: str, gateways: Sequence[str]) -> list[st
 
 
 def _section(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return f"{title}\n\n{_table(columns, rows)}" if rows else ""
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown that is also readable as it is: the first column to the left, the others to the right."""
-    widths = [max(3, *(_width(cell) for cell in cells)) for cells in zip(columns, *rows, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join("| " + " | ".join(map(_pad, line, widths, range(len(widths)))) + " |" for line in (columns, rule, *rows))
-
-
-def _pad(cell: str, width: int, column: int) -> str:
-    fill = " " * (width - _width(cell))
-    return cell + fill if column == 0 else fill + cell
-
-
-def _width(text: str) -> int:
-    return sum(2 if east_asian_width(sign) in "WF" else 1 for sign in text)
+    return f"{title}\n\n{table(columns, rows)}" if rows else ""

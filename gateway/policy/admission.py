@@ -18,17 +18,17 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum
 
-from gateway.policy.answer_window import AnswerWindow
 from gateway.policy.ask import Ask, Capacity, Rules, Ticket, cost_of
 from gateway.policy.demand import Demand, Step, TierDemand
 from gateway.policy.drain import Drain, Pace
 from gateway.policy.fair_queue import Call, FairQueue, Line
 from gateway.policy.limits import Tier
-from gateway.policy.promise import Promises
+from gateway.policy.promise import BOOKED, MOST_S, Promises
+from gateway.policy.answer_window import AnswerWindow
 
 __all__ = ["Ask", "Capacity", "Decision", "Demand", "Patience", "Queue", "Rules", "Step", "Ticket", "TierDemand", "WaitingRoom"]
 
-_LEAST_RETRY_S, _MOST_RETRY_S = 1.0, 600.0
+_LEAST_RETRY_S, _MOST_RETRY_S = 1.0, 720.0
 
 
 class Decision(Enum):
@@ -155,6 +155,7 @@ _FREE, _BATCH = 2, 3
 _INDEX = {tier: index for index, tier in enumerate(_TIERS)}
 _KV_USED = 0.95  # of the cache; the rest is for what estimates were wrong by
 _BATCH_USED = 0.9  # of all that there is: batch has what is idle, and whoever comes next shall find a place
+_FULL = 0.8  # of the places or tokens: from then on the replicas count as full
 _RATE_MEMORY_S = 10.0
 _CROWD = 2  # one tenant, or tier, may have so many times as many calls waiting as the room has places left
 _BATCH_SHARE = 1e-9
@@ -206,7 +207,7 @@ class WaitingRoom:
         call = Call(ticket, ask, tier, line, now)
         self._arrivals.add(1.0, now)
         self._arrival_tokens.add(call.tokens, now)
-        returned = self._promises[tier].take_up(line, now)
+        returned = self._promises[tier].take_up(line, ask.caller, now)
         self._tier_arrivals[tier].add(1.0, now)
         if self._is_next(call, now) and self._fits(call, now):
             self._calls[ticket] = call
@@ -236,7 +237,7 @@ class WaitingRoom:
             queue.remove(call)
             self._waiting -= 1
             return self._start(now)
-        self._drain.passed(self._held_calls, self._held_tokens, now)
+        self._pass(now)
         self._give_back(call, now)
         if used is not None:
             queue.charge(call.line, cost_of(used[0], used[1]) - call.cost)
@@ -287,9 +288,9 @@ class WaitingRoom:
         rate = self._tier_rate(call.tier, now)
         if not rate:
             return max(0.0, call.came + self._patience_s(call.ask) - now)
-        own = line.backlog / len(line.numbers) * (1 + bisect_left(line.numbers, call.number))
-        ahead = queue.backlog / queue.waiting * (1 + queue.ahead(call))
-        return _wait_s(queue, line, own, ahead, rate, now)
+        own = line.backlog / len(line.numbers) * bisect_left(line.numbers, call.number)
+        ahead = queue.backlog / queue.waiting * queue.ahead(call)
+        return self._turn_s(call.tier, line, own, ahead, rate, now)
 
     def retry_after_s(self, ask: Ask, now: float, spread: float) -> float:
         """When a caller that is being turned away should come again, in whole seconds. It is a promise, so ask once for each
@@ -299,14 +300,19 @@ class WaitingRoom:
         queue, promises = self._queues[tier], self._promises[tier]
         promises.lapse(now)
         line = queue.enter(ask, now)
-        cost = cost_of(ask.prompt_tokens, ask.output_tokens)
-        wait_s = self._wait_s(tier, line, cost, now)
-        if not wait_s:  # nothing was measured yet: by then the queue has moved or is empty
-            wait_s = self._patience_s(ask) * (1.0 + spread)
-        told_s = float(math.ceil(min(max(wait_s * (0.98 + 0.04 * spread), _LEAST_RETRY_S), _MOST_RETRY_S)))
-        if told_s < _MOST_RETRY_S:
-            promises.make(line, told_s, cost, now)
-        return told_s
+        told = promises.made_to(line, ask.caller)
+        if told is not None and told.due > now + 1.0:  # too early; the time that he was told stands
+            return float(math.ceil(told.due - now))
+        if told is not None:
+            promises.settle(told, 1.0)
+        cost, rate = cost_of(ask.prompt_tokens, ask.output_tokens), self._tier_rate(tier, now)
+        # Where nothing was measured yet: by then the queue has moved or is empty.
+        told_s = self._promised_s(tier, line, cost, rate, now) if rate else self._patience_s(ask) * (1.0 + spread)
+        told_s = float(math.ceil(max(told_s, _LEAST_RETRY_S)))
+        if told_s < MOST_S:
+            promises.make(line, ask.caller, told_s, cost, now)
+            return told_s
+        return float(math.ceil(MOST_S + (_MOST_RETRY_S - MOST_S) * spread))  # nothing so far off can be promised
 
     def step(self, now: float) -> Step:
         """Up at once, down one by one."""
@@ -447,7 +453,7 @@ class WaitingRoom:
 
     def _begin(self, call: Call, now: float) -> None:
         tier = call.tier
-        self._drain.passed(self._held_calls, self._held_tokens, now)
+        self._pass(now)
         self._queues[tier].start(call, now)
         call.started = now
         self._running[tier] += 1
@@ -467,6 +473,14 @@ class WaitingRoom:
         self._window.gone(call)
         self._drain.left(call.cost)
         self._departures.add(1.0, now)
+
+    def _pass(self, now: float) -> None:
+        """Called before what runs changes."""
+        capacity = self._capacity
+        is_full = self._held_calls >= _FULL * capacity.places
+        if not is_full and capacity.tokens:
+            is_full = self._held_tokens >= _FULL * _KV_USED * capacity.tokens
+        self._drain.passed(self._held_calls, self._held_tokens, is_full, now)
 
     # Who may wait, and how long it will
 
@@ -496,9 +510,8 @@ class WaitingRoom:
         """
         capacity = self._capacity
         if self._waiting:
-            self._drain.passed(self._held_calls, self._held_tokens, now)
-        typical = self._held_cost / self._held_calls if self._held_calls else 0.0
-        rate = self._drain.per_s(capacity.places, capacity.tokens * _KV_USED, typical)
+            self._pass(now)
+        rate = self._drain.per_s(capacity.places, capacity.tokens * _KV_USED, self._typical())
         others, shares = 0.0, self._shares[tier]
         for other in range(_BATCH):
             if other != tier:
@@ -517,12 +530,12 @@ class WaitingRoom:
         if not rate:
             return True
         if returned:
-            return _wait_s(queue, line, line.returned + call.cost, queue.returned + call.cost, rate, now) <= most_s
+            return self._turn_s(call.tier, line, line.returned, queue.returned, rate, now) <= most_s
         kept, before_s = self._promises[call.tier].kept_share, 0.0
         for _ in range(_GUESSES):
-            own = line.backlog + line.promised_before(now + before_s) * kept + call.cost
-            ahead = queue.backlog + queue.promised_before(now + before_s) * kept + call.cost
-            wait_s = _wait_s(queue, line, own, ahead, rate, now)
+            own = line.backlog + line.promised_before(now + before_s) * kept
+            ahead = queue.backlog + queue.promised_before(now + before_s) * kept
+            wait_s = self._turn_s(call.tier, line, own, ahead, rate, now)
             if wait_s > most_s:
                 return False
             if wait_s <= before_s:
@@ -530,14 +543,46 @@ class WaitingRoom:
             before_s = wait_s
         return False
 
-    def _wait_s(self, tier: int, line: Line, cost: float, now: float) -> float:
-        """Of a call of this cost that comes now, behind all who wait or were told to come again. 0: not known."""
+    def _wait_s(self, tier: int, line: Line, now: float) -> float:
+        """Of a call that comes now, behind all who wait or were told to come again. 0: not known."""
         rate = self._tier_rate(tier, now)
         if not rate:
             return 0.0
         queue, kept = self._queues[tier], self._promises[tier].kept_share
-        own = line.backlog + line.promised * kept + cost
-        return _wait_s(queue, line, own, queue.backlog + queue.promised * kept + cost, rate, now)
+        own, ahead = line.backlog + line.promised * kept, queue.backlog + queue.promised * kept
+        return self._turn_s(tier, line, own, ahead, rate, now)
+
+    def _promised_s(self, tier: int, line: Line, cost: float, rate: float, now: float) -> float:
+        """The first time behind all who wait that is not promised to anybody; but a tenant that others have pushed back to more
+        than twice what its fair share takes gets that, promised or not.
+        """
+        queue, promises = self._queues[tier], self._promises[tier]
+        earliest_s = self._turn_s(tier, line, line.backlog, queue.backlog, rate, now)
+        own = line.backlog + line.promised * promises.kept_share + queue.debt(line)
+        fair_s = self._fair(queue, line, own) / (rate * BOOKED)
+        free_s = float(promises.free_s(earliest_s, cost, rate, now))
+        return free_s if free_s < 2.0 * fair_s else max(earliest_s, fair_s)
+
+    def _turn_s(self, tier: int, line: Line, own: float, ahead: float, rate: float, now: float) -> float:
+        """Until a call starts that so much of its own tenant's cost is before, and of all of its tier's if no others come.
+
+        Not longer than the tenant's fair share takes, which nobody can take away. Below that, as if tenants with less waiting
+        went on as they do.
+        """
+        queue = self._queues[tier]
+        own += queue.debt(line)
+        rest = rate - queue.usage.per_s(now) + line.usage.per_s(now)
+        flow = own * rate / rest if rest > 0.0 else math.inf if own else 0.0
+        return (min(self._fair(queue, line, own), max(ahead, flow)) + self._typical()) / rate
+
+    def _fair(self, queue: FairQueue, line: Line, own: float) -> float:
+        """Cost of the tier that is served before a call with so much of its own tenant's before it: while that is, the others
+        are served by weight, and they may have one call each that comes first.
+        """
+        return own * queue.weights(line) / line.weight + self._typical() * queue.others(line)
+
+    def _typical(self) -> float:
+        return self._held_cost / self._held_calls if self._held_calls else 0.0
 
     def _free_wait_s(self, now: float) -> float:
         queue, rate = self._queues[_FREE], self._tier_rate(_FREE, now)
@@ -553,15 +598,3 @@ class WaitingRoom:
             if share >= 0.25:
                 return 3 if share >= 0.5 else 2
         return 1
-
-
-def _wait_s(queue: FairQueue, line: Line, own: float, ahead: float, rate: float, now: float) -> float:
-    """Until a call's turn. `own`: cost of its tenant's calls up to its own; `ahead`: of all calls before it if no others come.
-
-    Not longer than the tenant's fair share takes, which nobody can take away. Below that, as if tenants with less waiting went on
-    as they do.
-    """
-    fair_s = own * queue.weights(line) / (line.weight * rate)
-    rest = rate - queue.usage.per_s(now) + line.usage.per_s(now)
-    flow_s = own / rest if rest > 0.0 else math.inf
-    return min(fair_s, max(ahead / rate, flow_s))

@@ -15,7 +15,9 @@ PROMPT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Tokens are estimates; `patience_s` is the request's own longest wait."""
+    """Tokens are estimates; `patience_s` is the request's own longest wait. `caller`: which of the tenant's clients it is, as far
+    as one can tell, so that the one who comes again is known from one who comes for the first time; empty: any of them.
+    """
 
     tenant: str
     tier: Tier
@@ -23,6 +25,7 @@ class Ask:
     output_tokens: int
     weight: float = 1.0
     patience_s: float | None = None
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,15 @@ Within a tenant: first come, first served; those who were told to come again, an
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections import deque
+from bisect import bisect_left, bisect_right, insort
 
 from gateway.policy.ask import Ask, Ticket, cost_of
 from gateway.policy.drain import Pace
 
 _USAGE_MEMORY_S = 5.0
 _IDLE_S = 30.0
+_SLACK_CALLS = 32  # so many calls' cost a tenant may be ahead of the others to keep what its callers were told
+_MOST_LOOKED_AT = 64
 _BEFORE_ALL = -(1 << 48)
 
 
@@ -44,10 +45,11 @@ class Call:
 class Promise:
     """A caller of this tenant was told to come again at `due`."""
 
-    __slots__ = ("cost", "due", "line", "open", "told_s")
+    __slots__ = ("caller", "cost", "due", "line", "open", "told_s")
 
-    def __init__(self, line: Line, due: float, told_s: float, cost: float) -> None:
+    def __init__(self, line: Line, caller: str, due: float, told_s: float, cost: float) -> None:
         self.line = line
+        self.caller = caller
         self.due = due
         self.told_s = told_s
         self.cost = cost
@@ -59,6 +61,7 @@ class Line:
 
     __slots__ = (
         "backlog",
+        "callers",
         "calls",
         "counter",
         "dues",
@@ -82,7 +85,8 @@ class Line:
         self.backlog = 0.0  # cost of the waiting calls
         self.returned = 0.0  # of those of them that came again
         self.running = 0
-        self.promises: deque[Promise] = deque()
+        self.callers: dict[str, Promise] = {}  # the promises whose callers are known
+        self.promises: list[Promise] = []  # the first due first
         self.dues: list[float] = []  # of those, in order
         self.promised = 0.0  # cost of those
         self.usage = Pace(_USAGE_MEMORY_S)  # cost started
@@ -107,6 +111,7 @@ class FairQueue:
         self.promised = 0.0
         self.dues: list[float] = []  # of all promises, in order
         self.usage = Pace(_USAGE_MEMORY_S)
+        self._lines = 0  # that have calls waiting or were promised a turn
         self._weights = 0.0  # of those who wait or were promised a turn
         self._order: list[tuple[float, int]] = []  # counter and first number of each line that waits
         self._heads: dict[int, Line] = {}  # lines by first number
@@ -150,7 +155,19 @@ class FairQueue:
     def head(self) -> Call:
         """Whose turn it is; somebody has to wait."""
         number = self._order[0][1]
+        if self.returned > 0.0 and number > 0:
+            number = self._first_returned(number)
         return self._heads[number].calls[number]
+
+    def _first_returned(self, otherwise: int) -> int:
+        """Of the tenants that are not far ahead of the first, one whose caller came when told."""
+        most = self._order[0][0] + _SLACK_CALLS * self.backlog / self.waiting
+        for counter, number in self._order[1:_MOST_LOOKED_AT]:
+            if counter > most:
+                break
+            if number < 0:
+                return number
+        return otherwise
 
     def remove(self, call: Call) -> None:
         line = call.line
@@ -187,11 +204,14 @@ class FairQueue:
     def promise(self, promise: Promise) -> None:
         line = promise.line
         self._inactive(line)
-        insort(line.dues, promise.due)
         insort(self.dues, promise.due)
-        line.promises.append(promise)
+        at = bisect_right(line.dues, promise.due)
+        line.dues.insert(at, promise.due)
+        line.promises.insert(at, promise)
         line.promised += promise.cost
         self.promised += promise.cost
+        if promise.caller:
+            line.callers[promise.caller] = promise
         self._active(line)
 
     def settle(self, promise: Promise) -> None:
@@ -199,8 +219,10 @@ class FairQueue:
         line = promise.line
         self._inactive(line)
         promise.open = False
-        line.promises.remove(promise)
-        del line.dues[bisect_left(line.dues, promise.due)]
+        at = line.promises.index(promise, bisect_left(line.dues, promise.due))
+        del line.promises[at]
+        line.callers.pop(promise.caller, None)
+        del line.dues[at]
         del self.dues[bisect_left(self.dues, promise.due)]
         line.promised = line.promised - promise.cost if line.promises else 0.0
         self.promised = self.promised - promise.cost if self.dues else 0.0
@@ -213,6 +235,14 @@ class FairQueue:
     def weights(self, line: Line) -> float:
         """Of all who take turns, the line's own included."""
         return self._weights if line.numbers or line.promises else self._weights + line.weight
+
+    def debt(self, line: Line) -> float:
+        """The cost by which the line is ahead of those who wait."""
+        return max(0.0, line.counter - self._order[0][0]) * line.weight if self._order else 0.0
+
+    def others(self, line: Line) -> int:
+        """How many others take turns."""
+        return self._lines - 1 if line.numbers or line.promises else self._lines
 
     def ahead(self, call: Call) -> int:
         """Calls of this tier whose turn comes before that of a waiting one, if all cost the same."""
@@ -244,10 +274,12 @@ class FairQueue:
     def _active(self, line: Line) -> None:
         if line.numbers or line.promises:
             self._weights += line.weight
+            self._lines += 1
 
     def _inactive(self, line: Line) -> None:
         if line.numbers or line.promises:
             self._weights -= line.weight
+            self._lines -= 1
 
     def _reweigh(self, line: Line, weight: float) -> None:
         self._inactive(line)

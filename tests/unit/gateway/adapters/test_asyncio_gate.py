@@ -47,9 +47,19 @@ async def test_full_queue_rejects_at_once() -> None:
     await asyncio.sleep(1)
     with pytest.raises(ServerOverloaded) as caught:
         await stay(narrow, 1)
-    assert caught.value.retry_after_s == 45, "nothing was measured yet: the patience, spread out"
+    assert caught.value.whole_retry_after_s
     assert narrow.counts(M) == (1, 1)
     await asyncio.gather(*held)
+
+
+async def test_those_who_are_turned_away_are_told_different_times() -> None:
+    told = []
+    for random in (0.0, 1.0):
+        full = AsyncioGate(Rules(0, cold_s=120), LoopClock(), spread=lambda random=random: random)  # type: ignore[misc]
+        with pytest.raises(ServerOverloaded) as caught:
+            await full.place(M, ASK).take()
+        told.append(caught.value.whole_retry_after_s or 0)
+    assert told[0] < told[1]
 
 
 async def test_waiting_ends_when_a_replica_appears() -> None:

@@ -1,0 +1,1 @@
+"""What happens when more is asked than there is: `make bench-overload`."""

@@ -1,0 +1,187 @@
+"""What the load is sent to: simulated engines, and before them nothing, daemun, or LiteLLM. The engines share the load's core."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.gateway.peers import DAEMUN, DIRECT, LITELLM
+from benchmarks.gateway.processes import GATEWAY_CORE, LOAD_CORE, BenchmarkError, answer_of, free_port, running
+
+MODEL = "simulated"
+PATH = "/v1/chat/completions"
+TENANTS_PER_TIER = 2
+PATIENCE_S = 2.0  # of a client that waits, so that its target can be met
+_START_S = 120.0
+_SETTLE_S = 40.0
+_SETTLED_S = 1.0  # a lone call's answer; it takes a fifth of that
+_LITELLM_KEY = "sk-bench-0123456789abcdef"
+_ENVIRONMENTS = Path(".daemun/peers")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """The engines of a run: named figures, so many times as fast, with so many seats each."""
+
+    figures: str = "demo-cpu"
+    scale: float = 0.45
+    seats: int = 16
+    replicas: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    ports: tuple[int, ...]
+    kind: EngineKind
+
+    def states(self) -> list[dict[str, Any]]:
+        return [_get(port, "/simulation") for port in self.ports]
+
+    def late_ms(self) -> float:
+        """The most that any of them has been late since it was last asked."""
+        return max(float(state["late_ms"]) for state in self.states())
+
+    def are_idle(self) -> bool:
+        return all(state["running"] == state["waiting"] == 0 for state in self.states())
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where calls are sent to. `keys`: by tier, its tenants'."""
+
+    name: str
+    ports: tuple[int, ...]
+    keys: dict[str, list[str]]
+    process: psutil.Process | None
+
+    def answers(self) -> bool:
+        """Whether a lone call is answered soon."""
+        began = time.monotonic()
+        try:
+            return _ask(self.ports[0], next(iter(self.keys.values()))[0]) == 200 and time.monotonic() - began < _SETTLED_S
+        except OSError:
+            return False
+
+
+@contextmanager
+def engines(kind: EngineKind, folder: Path) -> Iterator[Engines]:
+    ports = tuple(free_port() for _ in range(kind.replicas))
+    options = ["--figures", kind.figures, "--scale", str(kind.scale), "--max-num-seqs", str(kind.seats), "--model", MODEL]
+    listens = [option for port in ports for option in ("--port", str(port))]
+    log = folder / "engines.log"
+    with running([sys.executable, "-m", "loadtests.engine_sim", *listens, *options], core=LOAD_CORE, log=log) as process:
+        made = Engines(ports, kind)
+        _until(lambda: bool(_get(ports[-1], "/simulation")), process, "the simulated engines", log)
+        yield made
+
+
+@contextmanager
+def target(name: str, behind: Engines, tiers: Sequence[str], folder: Path) -> Iterator[Target]:
+    """Answers. Raises BenchmarkError if it does not come up."""
+    if name == DIRECT:
+        yield Target(DIRECT, behind.ports, {tier: ["none"] for tier in tiers}, None)
+        return
+    port, log = free_port(), folder / f"{name}.log"
+    environment = {}
+    if name == DAEMUN:
+        command, keys = _daemun(behind, port, tiers, folder)
+    else:
+        command, keys = _litellm(behind, port, folder), {tier: [_LITELLM_KEY] for tier in tiers}
+        environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_TELEMETRY": "False"}
+    with running(command, core=GATEWAY_CORE, log=log, environment=environment) as process:
+        made = Target(name, (port,), keys, process)
+        _until(made.answers, process, name, log)
+        yield made
+
+
+def settle(behind: Engines, gone_to: Target) -> bool:
+    """Wait until nothing of a run is left; whether that was so in time."""
+    until = time.monotonic() + _SETTLE_S
+    while time.monotonic() < until:
+        if behind.are_idle() and gone_to.answers() and behind.are_idle():
+            behind.late_ms()
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def queue_settings(kind: EngineKind) -> dict[str, object]:
+    """Places as many as the engines have seats, and a patience that a client with a target can use; all else as it comes."""
+    return {"places_per_replica": kind.seats, "patience_s": PATIENCE_S}
+
+
+def _daemun(behind: Engines, port: int, tiers: Sequence[str], folder: Path) -> tuple[list[str], dict[str, list[str]]]:
+    """Real settings, real keys of as many tenants, the ledger on."""
+    settings = folder / "daemun.yaml"
+    fleets = [{"kind": "static", "urls": [f"http://127.0.0.1:{engine}" for engine in behind.ports], "models": [MODEL]}]
+    queue = queue_settings(behind.kind)
+    values = {"state_dir": str(folder / "state"), "gateway": {"port": port, "fleets": fleets, "queue": queue}}
+    settings.write_text(json.dumps(values))  # JSON is YAML
+    command = [sys.executable, "-m", "daemun", "--config", str(settings)]
+    keys = {tier: [_key(command, f"{tier}-{number}") for number in range(TENANTS_PER_TIER)] for tier in tiers}
+    return [*command, "gateway"], keys
+
+
+def _key(command: list[str], tenant: str) -> str:
+    made = answer_of([*command, "keys", "create", "--tenant", tenant], core=LOAD_CORE, timeout_s=_START_S)
+    return next(line.split()[1] for line in made.splitlines() if line.startswith("key "))
+
+
+def _litellm(behind: Engines, port: int, folder: Path) -> list[str]:
+    """A master key, no database, the engines taken by its own router."""
+    config = folder / "litellm.yaml"
+    models = [
+        {
+            "model_name": MODEL,
+            "litellm_params": {"model": f"openai/{MODEL}", "api_base": f"http://127.0.0.1:{engine}/v1", "api_key": "none"},
+        }
+        for engine in behind.ports
+    ]
+    config.write_text(json.dumps({"model_list": models, "general_settings": {"master_key": _LITELLM_KEY}}))
+    binary = str(_ENVIRONMENTS / LITELLM / "bin" / "litellm")
+    return [binary, "--config", str(config), "--port", str(port), "--host", "127.0.0.1", "--num_workers", "1"]
+
+
+def _until(true: Callable[[], bool], process: psutil.Popen, what: str, log: Path) -> None:
+    until = time.monotonic() + _START_S
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise BenchmarkError(f"{what}: ended with exit code {process.returncode}; what it said is in {log}")
+        try:
+            if true():
+                return
+        except OSError:
+            pass
+        time.sleep(0.2)
+    raise BenchmarkError(f"{what}: no answer in {_START_S:.0f} s; what it said is in {log}")
+
+
+def _get(port: int, path: str) -> dict[str, Any]:
+    """Raises OSError."""
+    return dict(json.loads(_exchange(port, "GET", path)[1]))
+
+
+def _ask(port: int, key: str) -> int:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "안녕하세요, 2 tokens"}], "max_tokens": 2}
+    return _exchange(port, "POST", PATH, json.dumps(body).encode(), key)[0]
+
+
+def _exchange(port: int, method: str, path: str, body: bytes | None = None, key: str = "none") -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path, body, {"authorization": f"Bearer {key}", "content-type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read()
+    except http.client.HTTPException as problem:
+        raise OSError(str(problem)) from problem
+    finally:
+        connection.close()
