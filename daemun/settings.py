@@ -114,6 +114,8 @@ def _explain(problem: ValidationError, origin: str) -> str:
     if first["type"] == "extra_forbidden":
         siblings = {".".join([*path[:-1], name]) for name in _fields_at(path[:-1])}
         return f"{origin}: there is no setting {key}{_nearest(key, siblings)}."
+    if first["type"] == "value_error":  # of a section, whose keys do not fit each other
+        return f"{origin} or the environment: {key}: {first['ctx']['error']}."
     shown = "not usable" if key in _secrets() else repr(first["input"])
     return f"{origin} or the environment: {key} is {shown}, but {_lower(first['msg'])}."
 

@@ -208,6 +208,12 @@ class GatewaySettings(Frozen):
     events: EventsSettings = EventsSettings()
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much the gateway says.")
 
+    @model_validator(mode="after")
+    def _workers_share_limits(self) -> Self:
+        if self.workers > 1 and self.limits.redis is None:
+            raise ValueError(f"{self.workers} workers need limits.redis, the Redis that holds their limits together")
+        return self
+
     def rates(self) -> Rates:
         default = self.energy.default
         return Rates(

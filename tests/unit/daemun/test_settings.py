@@ -90,6 +90,8 @@ def test_every_model_of_the_settings_is_frozen_and_refuses_unknown_keys() -> Non
         ("gateway: {queue: {patience: 1}}", "did you mean gateway.queue.patience_s?"),
         ("gateway: {fleets: [{kind: ray, ulr: x}]}", "ulr (did you mean"),
         ("gateway: {port: 70000}", "gateway.port is 70000, but input should be less than or equal to 65535"),
+        ("gateway: {workers: 4}", "gateway: 4 workers need limits.redis, the Redis that holds their limits together."),
+        ("gateway: {limits: {without_redis: share}}", "gateway.limits: share needs most_workers."),
         ("gateway: {log_level: loud}", "'debug', 'info', 'warning' or 'error'"),
         ("gateway: [", "is not valid YAML at line 1"),
         ("- gateway", "must hold keys"),
