@@ -18,6 +18,7 @@ from gateway.errors import StoreUnavailable
 
 PROBLEMS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 _CONNECT_S = 5.0
+_COMMAND_S = 5.0
 _MIGRATION_WAIT_S = 60.0
 _LOCK = 0x6461656D756E  # "daemun": our own among the database's advisory locks
 
@@ -66,6 +67,7 @@ class Postgres:
             min_size=0,
             max_size=self._most,
             timeout=_CONNECT_S,
+            command_timeout=_COMMAND_S,
             reset=_reset_nothing,
             server_settings={"application_name": "daemun"},
         )
