@@ -105,9 +105,8 @@ async def _revision(connection: asyncpg.Connection) -> str | None:
 
 
 async def _upgrade(url: str) -> None:
-    from alembic.util import CommandError
+    failures = schema.failures()
     from sqlalchemy import text
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
@@ -117,15 +116,13 @@ async def _upgrade(url: str) -> None:
             await connection.execute(text(f"SET LOCAL lock_timeout = '{_MIGRATION_WAIT_S:.0f}s'"))
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             await connection.run_sync(schema.upgrade)
-    except DBAPIError as problem:
-        raise _unusable(url, problem.orig) from problem
-    except (SQLAlchemyError, CommandError) as problem:
-        raise _unusable(url, problem) from problem
+    except failures as problem:
+        raise _unusable(url, schema.reason(problem)) from problem
 
 
 _REMEDY = "Correct gateway.store.url, or start the server it names."
 
 
-def _unusable(url: str, problem: BaseException | None) -> StoreUnusable:
+def _unusable(url: str, problem: object) -> StoreUnusable:
     said = " ".join(str(problem).split()) or type(problem).__name__
     return StoreUnusable(f"{shown(url)} cannot be used ({said}). {_REMEDY}")

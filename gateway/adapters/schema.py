@@ -42,12 +42,25 @@ def upgrade(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells every step at the level of what we have to tell
     log.info("A store's schema is brought up to %s.", _revisions()[-1])
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     with _one_at_a_time:
         command.upgrade(config, "head")
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What SQLAlchemy and Alembic raise. To be called first: Alembic tells every step at the level of what we have to tell."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from alembic.util import CommandError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return SQLAlchemyError, CommandError
+
+
+def reason(problem: Exception) -> object:
+    """The database's own words, without SQLAlchemy's around them."""
+    return getattr(problem, "orig", None) or problem
 
 
 @cache
