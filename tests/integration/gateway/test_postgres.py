@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from gateway.adapters import postgres as store
 from gateway.adapters.schema import StoreUnusable
 from tests.postgres_server import PASSWORD, PostgresServer
 
+ROOT = Path(__file__).parents[3]
 _TABLES = "SELECT string_agg(table_name, ' ' ORDER BY table_name) FROM information_schema.tables WHERE table_schema = 'public'"
 
 
@@ -72,3 +75,20 @@ def test_store_that_cannot_be_used_is_one_sentence_without_secrets(postgres: Pos
     assert "gateway.store.url" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert PASSWORD not in str(refused.value)
+
+
+def test_command_line_works_on_it_and_leaves_no_file(postgres: PostgresServer, tmp_path: Path) -> None:
+    environment = os.environ | {
+        "DAEMUN_GATEWAY__STORE__URL": postgres.new_database(),
+        "DAEMUN_STATE_DIR": str(tmp_path / "state"),
+    }
+    environment |= {"PYTHONPATH": str(ROOT)}
+
+    def daemun(*arguments: str) -> str:
+        command = [sys.executable, "-m", "daemun", *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
+
+    key_id = daemun("keys", "create", "--tenant", "school", "--project", "quiz").split()[1]
+    assert daemun("limits", "set", "--key", key_id, "--concurrent", "2") == f"key {key_id}: concurrent 2\n"
+    assert key_id in daemun("keys", "list")
+    assert not (tmp_path / "state").exists()
