@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.adapters.asyncio_gate import AsyncioGate
 from gateway.app import assemble
 from gateway.entry import Entry
+from gateway.ledger_query import Group, LedgerQuery, UsageSum
 from gateway.policy.admission import Patience
-from gateway.ports import Ports, Principal, Replica
+from gateway.ports import Ports, Principal, Replica, UsageStore
 from gateway.settings import GatewaySettings
 from tests.fakes import FakeClient, FakeFleet, FakeLedger, FakeLimits, FakeTenants, FakeUpstream, LoopClock, Script
 
@@ -14,6 +17,16 @@ MODEL = "daemun-demo"
 A, B, C, D = (Replica(name, MODEL, f"http://{name}") for name in "abcd")
 ANNA = Principal("key_anna", "anna", "chatbot")
 BORA = Principal("key_bora", "bora", "search", models=frozenset({"other-model"}))
+
+
+SETTINGS = GatewaySettings(max_body_bytes=4096, max_media_body_bytes=8192)
+
+
+class NoUsage:
+    """A ledger without entries."""
+
+    async def sums(self, query: LedgerQuery, groups: Sequence[Group]) -> list[UsageSum]:
+        return []
 
 
 class House:
@@ -26,7 +39,11 @@ class House:
         places: int = 4,
         most_waiting: int = 2,
         limits: FakeLimits | None = None,
+        usage: UsageStore | None = None,
+        settings: GatewaySettings = SETTINGS,
     ) -> None:
+        self.usage = usage
+        self.settings = settings
         self.tenants = FakeTenants({"dm-anna": ANNA, "dm-bora": BORA})
         self.limits = limits or FakeLimits()
         self.clock = LoopClock()
@@ -41,7 +58,7 @@ class House:
         """Put these engines behind the gateway."""
         self.upstream = upstream
         ports = Ports(self.clock, self.tenants, self.limits, self.gate, self.fleet, upstream, self.ledger)
-        self.app = assemble(ports, GatewaySettings(max_body_bytes=4096, max_media_body_bytes=8192))
+        self.app = assemble(ports, self.settings, usage_store=self.usage or NoUsage())
         self.client = FakeClient(self.app, authorization="Bearer dm-anna")
         self.stranger = FakeClient(self.app)
 
