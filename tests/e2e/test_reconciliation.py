@@ -14,7 +14,7 @@ from tests.e2e.stack import MODEL, Stack
 
 
 def verify(daemun: Stack, *arguments: str) -> tuple[int, str]:
-    command = [Path(sys.executable).with_name("daemun"), "usage", "verify", *arguments]
+    command = [str(Path(sys.executable).with_name("daemun")), "usage", "verify", *arguments]
     done = subprocess.run(command, env=daemun.environment, cwd=daemun.folder, capture_output=True, text=True, timeout=120)
     assert done.returncode in (0, 1), done.stderr
     return done.returncode, done.stdout

@@ -79,8 +79,8 @@ class Asking:
     def __init__(self, usage: FakeUsage) -> None:
         self.house = House(Script(), usage=usage)
 
-    async def __call__(self, query: str = "", **headers: str) -> dict[str, Any]:
-        received = await self.house.client.request("GET", "/v1/usage", query=query, **headers)
+    async def __call__(self, query: str = "") -> dict[str, Any]:
+        received = await self.house.client.request("GET", "/v1/usage", query=query)
         assert received.status == 200, received.body
         decoded: dict[str, Any] = msgspec.json.decode(received.body)
         return decoded
