@@ -31,6 +31,8 @@
         ├── UpstreamFailed         502  upstream_failed: it answered, with an error of its own
         └── UpstreamTimeout        504  upstream_timeout
 
+Those of the admin API are beside what they are about, in `gateway.policy.tenancy`.
+
 Bodies have OpenAI's shape and, by one more field, Anthropic's. Messages say what to do, in English or Korean.
 """
 

@@ -18,6 +18,7 @@ from gateway.errors import StoreUnavailable
 
 PROBLEMS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 _CONNECT_S = 5.0
+_COMMAND_S = 5.0
 _MIGRATION_WAIT_S = 60.0
 _LOCK = 0x6461656D756E  # "daemun": our own among the database's advisory locks
 
@@ -66,6 +67,7 @@ class Postgres:
             min_size=0,
             max_size=self._most,
             timeout=_CONNECT_S,
+            command_timeout=_COMMAND_S,
             reset=_reset_nothing,
             server_settings={"application_name": "daemun"},
         )
@@ -103,9 +105,8 @@ async def _revision(connection: asyncpg.Connection) -> str | None:
 
 
 async def _upgrade(url: str) -> None:
-    from alembic.util import CommandError
+    failures = schema.failures()
     from sqlalchemy import text
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
@@ -115,15 +116,13 @@ async def _upgrade(url: str) -> None:
             await connection.execute(text(f"SET LOCAL lock_timeout = '{_MIGRATION_WAIT_S:.0f}s'"))
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             await connection.run_sync(schema.upgrade)
-    except DBAPIError as problem:
-        raise _unusable(url, problem.orig) from problem
-    except (SQLAlchemyError, CommandError) as problem:
-        raise _unusable(url, problem) from problem
+    except failures as problem:
+        raise _unusable(url, schema.reason(problem)) from problem
 
 
 _REMEDY = "Correct gateway.store.url, or start the server it names."
 
 
-def _unusable(url: str, problem: BaseException | None) -> StoreUnusable:
+def _unusable(url: str, problem: object) -> StoreUnusable:
     said = " ".join(str(problem).split()) or type(problem).__name__
     return StoreUnusable(f"{shown(url)} cannot be used ({said}). {_REMEDY}")

@@ -11,7 +11,7 @@ from gateway.adapters.postgres import Postgres
 from gateway.adapters.sql_tenants import FIND, Row, hash_of, principal_of
 from gateway.ports import Principal
 
-_LOCK = 0x6461656D + 2  # among the database's advisory locks: whoever changes tenants, projects or keys
+_LOCK = 0x74656E616E7473  # "tenants", among the database's advisory locks: whoever changes one of them, or what is theirs
 
 
 class PostgresTenants:

@@ -6,6 +6,7 @@ revision first, and they are imported where that is not the newest.
 
 from __future__ import annotations
 
+import logging
 import threading
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+log = logging.getLogger(__name__)
 
 TABLE = "alembic_version"
 REVISION = f"SELECT version_num FROM {TABLE}"  # noqa: S608 (a name of our own)
@@ -39,10 +42,25 @@ def upgrade(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
 
+    log.info("A store's schema is brought up to %s.", _revisions()[-1])
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     with _one_at_a_time:
         command.upgrade(config, "head")
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What SQLAlchemy and Alembic raise. To be called first: Alembic tells every step at the level of what we have to tell."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from alembic.util import CommandError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return SQLAlchemyError, CommandError
+
+
+def reason(problem: Exception) -> object:
+    """The database's own words, without SQLAlchemy's around them."""
+    return getattr(problem, "orig", None) or problem
 
 
 @cache

@@ -50,9 +50,8 @@ def _revision(connection: sqlite3.Connection) -> str | None:
 
 def _migrate(path: Path) -> None:
     """One process after the other, and all or nothing. Whoever comes second finds it done."""
-    from alembic.util import CommandError
+    failures = schema.failures()
     from sqlalchemy import create_engine
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
     from sqlalchemy.pool import NullPool
 
     engine = create_engine("sqlite://", creator=lambda: _open(path, _MIGRATION_WAIT_S), poolclass=NullPool)
@@ -62,10 +61,8 @@ def _migrate(path: Path) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # against those who write entries meanwhile
             schema.upgrade(connection)
             connection.commit()
-    except DBAPIError as problem:
-        raise _unusable(path, problem.orig) from problem
-    except (SQLAlchemyError, CommandError) as problem:
-        raise _unusable(path, problem) from problem
+    except failures as problem:
+        raise _unusable(path, schema.reason(problem)) from problem
 
 
 @contextmanager
@@ -79,5 +76,5 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _unusable(path: Path, problem: BaseException | None) -> StoreUnusable:
+def _unusable(path: Path, problem: object) -> StoreUnusable:
     return StoreUnusable(f"The store {path} cannot be used ({problem}). Set state_dir to a folder that can be written.")

@@ -53,7 +53,13 @@ class SqliteDatabase:
                         self._connection.rollback()
 
     async def fetch(self, sql: str, *values: object) -> Sequence[Row]:
-        return await asyncio.to_thread(self._fetch, sql, values)
+        """Whoever is cancelled meanwhile waits for its end all the same: what follows must find the connection at rest."""
+        running = asyncio.ensure_future(asyncio.to_thread(self._fetch, sql, values))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait({running})
+            raise
 
     def _fetch(self, sql: str, values: Sequence[object]) -> Sequence[Row]:
         return self._connection.execute(sql, {str(number): value for number, value in enumerate(values, 1)}).fetchall()

@@ -141,3 +141,12 @@ async def test_one_of_those_who_make_the_same_at_once_succeeds(admin: TenantAdmi
     made = await asyncio.gather(*(admin.create_tenant("a", {}) for _ in range(8)), return_exceptions=True)
     assert sorted(type(one).__name__ for one in made) == ["AlreadyThere"] * 7 + ["Tenant"]
     assert all(isinstance(one, CallError | Tenant) for one in made)
+
+
+async def test_who_gives_up_in_the_middle_of_a_change_holds_up_nobody(admin: TenantAdmin, school: Tenant) -> None:
+    for turn in range(40):
+        change = asyncio.create_task(admin.change_tenant("school", {"weight": turn + 1}))
+        await asyncio.sleep(turn / 10_000)
+        change.cancel()
+        await asyncio.gather(change, return_exceptions=True)
+    assert (await admin.change_tenant("school", {"weight": 99})).weight == 99.0

@@ -122,7 +122,8 @@ def running(engine: Engine, engine_server: LoopbackServer, wanted: dict[str, obj
 
 def _settings(engine_url: str, wanted: dict[str, object]) -> GatewaySettings:
     queue = QueueSettings(places_per_replica=8, patience_s=2, cold_patience_s=2)
-    usual = {"fleets": (StaticFleet(kind="static", urls=(engine_url,)),), "look_s": 0.05, "queue": queue}
+    fleets = (StaticFleet(kind="static", urls=(engine_url,)),)
+    usual = {"fleets": fleets, "look_s": 0.05, "queue": queue, "admin": {"port": None}}
     return GatewaySettings.model_validate(usual | wanted)
 
 

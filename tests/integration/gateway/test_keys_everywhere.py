@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from gateway.adapters.admin_token import token_path
+from gateway.adapters.schema import StoreUnusable
 from gateway.adapters.system_clock import SystemClock
 from gateway.adapters.tenancy import open_tenancy
 from gateway.ports import TenantAdmin
@@ -127,6 +128,8 @@ def test_store_that_hangs_holds_up_no_known_key_and_recovers(
                 assert asks(gateway, secret).status_code == 200
                 took.append(time.monotonic() - begun)
             assert asks(gateway, "dm-stranger").status_code == 503
+            with pytest.raises(StoreUnusable, match=r"gateway\.store\.url"):
+                administer(url, tmp_path, lambda admin: admin.tenants())
         assert sum(seconds > 0.5 for seconds in took) <= 2, "only whoever finds it out waits"
         assert len(took) > 20
         back_at = time.monotonic()

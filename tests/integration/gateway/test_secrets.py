@@ -41,7 +41,7 @@ class Loud:
 
     def call(self, path: str = "/v1/chat/completions", **headers: str) -> httpx.Response:
         body = {"model": MODEL, "messages": [{"role": "user", "content": "안녕?"}]}
-        return httpx.post(f"http://127.0.0.1:{self.port}{path}", json=body, headers=headers)
+        return httpx.post(f"http://127.0.0.1:{self.port}{path}", json=body, headers=headers, timeout=60)
 
     def command_lines(self) -> str:
         itself = psutil.Process(self.process.pid)
@@ -91,7 +91,7 @@ def test_no_secret_is_ever_written(
     url = None if server is None else server.new_database()
     with loud_gateway(engine_server.url, tmp_path, {} if url is None else {"STORE__URL": url}) as gateway:
         token = token_path(gateway.state_dir).read_text().strip()
-        with httpx.Client(base_url=f"http://127.0.0.1:{gateway.admin_port}/admin/v1") as admin:
+        with httpx.Client(base_url=f"http://127.0.0.1:{gateway.admin_port}/admin/v1", timeout=60) as admin:
             admin.headers["authorization"] = f"Bearer {token}"
             assert admin.post("/tenants", json={"name": "school"}).status_code == 201
             assert admin.post("/tenants/school/projects", json={"name": "homework"}).status_code == 201
@@ -117,7 +117,7 @@ def test_no_secret_is_ever_written(
         time.sleep(1)  # for the ledger's mover
     output = gateway.output.read_text()
     assert output.count("Traceback") >= 2, "it crashed, and said where"
-    assert "DEBUG" in output
+    assert "The admin API listens" in output
     assert wrote_entries(gateway.state_dir), "there is something to search"
     secrets = {"key": key.removeprefix("dm-"), "wrong key": WRONG, "token": token, "password": PASSWORD}
     for name, secret in secrets.items():

@@ -84,6 +84,21 @@ async def test_store_without_revisions_is_taken_over_with_all_that_is_in_it(path
         assert principal == Principal("key_1", "anna", "p", models=frozenset({"m"}))
         assert sqlite_ledger.read_entries(connection, last=9) == [_ENTRY]
         assert "ledger_key" not in tables(connection), "an index that nothing asks by"
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert connection.execute("SELECT * FROM projects").fetchall() == [("anna", "p", None, "{}", 0, 2.0)]
+
+
+def test_store_that_was_taken_over_keeps_what_must_hold_between_rows(path: Path) -> None:
+    insert = "INSERT INTO keys (id, hash, tenant, project, created_at) VALUES (?, ?, ?, ?, 1.0)"
+    with closing(sqlite3.connect(path)) as earlier, earlier:
+        earlier.executescript(_WITHOUT_REVISIONS)
+        earlier.execute("INSERT INTO tenants (name, created_at) VALUES ('anna', 1.0)")
+        earlier.execute(insert, ("key_1", b"1", "anna", "p"))
+    with closing(sqlite.connect(path)) as connection:
+        connection.execute(insert, ("key_2", b"2", "anna", "p"))
+        for row in (("key_3", b"1", "anna", "p"), ("key_3", b"3", "bora", "p"), ("key_3", b"3", "anna", "q")):
+            with pytest.raises(sqlite3.IntegrityError):
+                connection.execute(insert, row)
 
 
 def test_store_of_a_newer_version_is_refused_in_one_sentence_and_stays_as_it_is(path: Path) -> None:
