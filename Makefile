@@ -3,7 +3,7 @@
 DEVICE ?= cpu
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz check bench-gateway demo-eval demo-train lock clean
+.PHONY: help run test fuzz kill-ledger check bench-gateway demo-eval demo-train lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,6 +25,11 @@ fuzz: ## bad input of every kind, CASES=100000 of them or more (about 15 minutes
 	@scripts/setup dev-$(DEVICE)
 	@scripts/compile
 	@FUZZ_CASES=$(CASES) exec .venv/bin/python -m pytest -s -p no:schemathesis tests/fuzz $(ARGS)
+
+KILLS ?= 1000
+kill-ledger: ## gateways and movers killed at KILLS=1000 random moments (about 15 minutes); every acknowledged entry must be there once
+	@scripts/setup dev-$(DEVICE)
+	@LEDGER_KILLS=$(KILLS) exec .venv/bin/python -m pytest tests/integration/gateway/test_ledger_kills.py $(ARGS)
 
 check: ## the fast gate: format, lint, types, import contracts
 	@scripts/setup dev-$(DEVICE)

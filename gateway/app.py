@@ -120,7 +120,7 @@ def assemble(
     app = Gateway(pipeline, limits, lifespan)
     app.include_router(models.router(pipeline, ports.clock))
     app.include_router(responses.router(pipeline))
-    app.include_router(health.router(ports.fleet))
+    app.include_router(health.router(ports.fleet, ports.ledger))
     app.include_router(demand.router(ports.gate, ports.fleet))
     if usage_store is not None:
         app.include_router(usage.router(pipeline, usage_store, ports.clock))

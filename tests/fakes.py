@@ -349,7 +349,7 @@ class FakeClient:
         return await self.request("POST", path, [body] if isinstance(body, bytes) else body, leaving, **headers)
 
     async def request(
-        self, method: str, path: str, body: Iterable[bytes] = (b"",), leaving: Leaving = STAYS, **headers: str
+        self, method: str, path: str, body: Iterable[bytes] = (b"",), leaving: Leaving = STAYS, *, query: str = "", **headers: str
     ) -> Received:
         received, gone, uploads = Received(), asyncio.Event(), list(body)
         if leaving.after_messages == 0:
@@ -372,7 +372,7 @@ class FakeClient:
                 return
             connection.sent(message)
 
-        scope = self._scope(method, path, headers)
+        scope = self._scope(method, path, headers) | {"query_string": query.encode()}
         if self.shows_connection:
             scope["extensions"] = {CONNECTION: connection}
         connection.task = asyncio.create_task(_run(self._app(scope, receive, send)))

@@ -62,7 +62,7 @@ async def test_document_has_every_route_and_says_which_want_a_key() -> None:
         for operation in operations.values()
     }
     either: list[dict[str, Any]] = [{"bearer": []}, {"x-api-key": []}]
-    api = dict.fromkeys([*(endpoint.path for endpoint in ENDPOINTS), "/v1/models", "/v1/models/{model}"], either)
+    api = dict.fromkeys([*(endpoint.path for endpoint in ENDPOINTS), "/v1/models", "/v1/models/{model}", "/v1/usage"], either)
     assert keyed == api | dict.fromkeys(["/health/live", "/health/ready"])
 
 
