@@ -56,7 +56,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         with server.client() as client:  # as if it had run for long: no time of grace at the start
             client.hset(
                 "daemun:{workers}:epoch",
-                mapping={"run": client.info("server")["run_id"], "beat": 1e14, "until": 0},  # type: ignore[index]
+                mapping={"run": client.info("server")["run_id"], "beat": 1e14, "until": 0},
             )
         async with RedisGrants(server.url, file, clock, offset_ms=OFFSET_MS, without=WithoutRedis()) as shared:
             yield MeteredLimits(shared, clock, count_tokens=count, price=price)

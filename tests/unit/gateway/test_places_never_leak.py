@@ -19,7 +19,7 @@ from tests.fakes import FakeClient, FakeUpstream, Leaving, Script
 from tests.unit.gateway.house import ANNA, MODEL, A, B, House
 from tests.vllm_stream import chat
 
-CALLS = 4_000
+CALLS = 100_000
 AT_ONCE = 500
 CHAT = "/v1/chat/completions"
 STREAM = json.dumps({"model": MODEL, "messages": [], "stream": True}).encode()
