@@ -67,6 +67,7 @@ class LeaseFile:
 
     def __exit__(self, *_: object) -> None:
         """The file stays, for whoever goes on; it is free from here on."""
+        fcntl.flock(self._file, fcntl.LOCK_UN)  # the mapping has a copy of the file, which closing this one does not close
         os.close(self._file)
 
     def record(self, tenant: str, scope_id: str, kind: Kind, limit: int) -> memoryview | None:

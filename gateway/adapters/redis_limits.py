@@ -36,7 +36,8 @@ _PLACES_LAST_MS = 5000
 _PLACES_RENEWED_S = 2.2  # before they expire for their worker
 _PLACES_HELD_S = 4.0  # a worker that could not renew its places stops giving them out before others may have them
 _WAIT_S = 0.5  # of a call, for one round
-_ROUND_S = 3.0  # of a round, before the connection is given up
+_ANSWER_S = 3.0  # of Redis, before the connection is given up
+_OPEN_S = 10.0  # for a new connection, which takes several answers
 _AGAIN_S = 0.5  # between two tries to connect
 _LOST_S = 5.0  # without Redis, before a share of the limit may be taken instead; longer than `_SILENCE_MS`
 _KEPT_PART = 200  # an idle worker keeps one part in so many of a limit, over all workers half a per cent
@@ -90,9 +91,11 @@ class RedisGrants:
 
     async def __aenter__(self) -> RedisGrants:
         self._file.__enter__()
-        with contextlib.suppress(*PROBLEMS):
-            async with asyncio.timeout(_ROUND_S):
+        try:
+            async with asyncio.timeout(_ANSWER_S):
                 await self._round()
+        except PROBLEMS as problem:
+            await self._lose(problem)
         self._running = asyncio.create_task(self._run())
         wait_s = self._grace_until - self._clock.monotonic()
         if wait_s > 0:  # the first worker of all: rather ready a little later than refusing its first calls
@@ -151,7 +154,7 @@ class RedisGrants:
             async with asyncio.timeout(_WAIT_S):
                 await asyncio.shield(self._next_round)
         except TimeoutError:
-            raise LimitsUnavailable(retry_after_s=_ROUND_S) from None
+            raise LimitsUnavailable(retry_after_s=_ANSWER_S) from None
 
     def _without_redis(self, shortages: Sequence[Shortage], now: float) -> bool:
         """Shares of windows that have begun since; raises LimitsUnavailable where there are none."""
@@ -182,8 +185,7 @@ class RedisGrants:
                 async with asyncio.timeout(max(0.0, min(self._beat_at, self._look_at) - self._clock.monotonic())):
                     await self._wake.wait()
             try:
-                async with asyncio.timeout(_ROUND_S):
-                    await self._round()
+                await self._round()
             except PROBLEMS as problem:
                 await self._lose(problem)
                 await asyncio.sleep(_AGAIN_S)
@@ -207,7 +209,8 @@ class RedisGrants:
         self._wake.clear()
         if not self._link.is_open:
             run_id = self._link.run_id
-            await self._link.open([self._exchange, self._beat])
+            async with asyncio.timeout(_OPEN_S):
+                await self._link.open([self._exchange, self._beat])
             self._tell_all = self._tell_all or self._link.run_id != run_id or self._lost_at is not None
             self._beat_at = 0.0
         if self._clock.monotonic() >= self._beat_at:
@@ -224,7 +227,7 @@ class RedisGrants:
     async def _say_alive(self) -> None:
         now = self._clock.monotonic()
         keys = [f"{self._prefix}:{{workers}}:epoch", f"{self._prefix}:{{workers}}:beats"]
-        ((grace_ms, self._workers),) = await self._link.ask(
+        ((grace_ms, self._workers),) = await self._ask(
             [self._beat.call(keys, [self._link.run_id, self._file.owner, _GRACE_MS, _SILENCE_MS])]
         )
         self._beat_at = now + _BEAT_S
@@ -236,6 +239,10 @@ class RedisGrants:
             log.warning("the limits' Redis answers again")
         if len(self._book) > _MOST_METERS:
             self._book.forget_idle(now)
+
+    async def _ask(self, commands: Sequence[Command]) -> list[list[int]]:
+        async with asyncio.timeout(_ANSWER_S):
+            return await self._link.ask(commands)
 
     def _adopt(self) -> None:
         """Go on from the files of workers that are gone. A file goes when all that is in it was told."""
@@ -299,7 +306,7 @@ class RedisGrants:
         gone = [set().union(*(self._adopted.get(one.meter, ()) for one in told)) for _, told in wanted]
         sent = self._clock.monotonic()
         commands = [self._command(tenant, told, workers) for (tenant, told), workers in zip(wanted, gone, strict=True)]
-        answers = await self._link.ask(commands)
+        answers = await self._ask(commands)
         for (_, told), workers, answer in zip(wanted, gone, answers, strict=True):
             self._ahead_s = answer[0] / 1000 - sent
             for number, one in enumerate(told):

@@ -195,6 +195,7 @@ class Meter:
 
     def relimit(self, limit: int) -> None:
         """Another limit holds from now on: what is left of the old one is given up."""
+        self.left_elsewhere += limit - self.limit + max(0, self.left)
         self.limit = limit
         self.give_up(0)
 

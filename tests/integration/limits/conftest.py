@@ -52,6 +52,11 @@ class Workers:
 Start = Callable[..., Workers]
 
 
+def say(figures: str) -> None:
+    """What a run has measured; shown with `pytest -s`."""
+    print(figures)  # noqa: T201
+
+
 @pytest.fixture
 def start(server: RedisServer, tmp_path: Path) -> Iterator[Start]:
     """start(count, limits, **limit settings): the workers."""

@@ -1,4 +1,4 @@
-"""A limit holds across gateway processes: 1,000 calls at once, Redis killed or paused, workers killed. Figures are printed (-s)."""
+"""A limit holds across gateway processes: 1,000 calls at once, Redis killed or paused, workers killed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from gateway.policy.window import MINUTE_MS, phase_of
 from tests.integration.gateway.conftest import MODEL
-from tests.integration.limits.conftest import Start, Workers
+from tests.integration.limits.conftest import Start, Workers, say
 from tests.redis_server import RedisServer
 
 BODY = {"model": MODEL, "messages": [{"role": "user", "content": "안녕?"}], "max_tokens": 8}
@@ -56,7 +56,7 @@ async def test_thousand_calls_at_once_over_four_workers(start: Start, server: Re
     answers = await call_all(workers, workers.urls, AT_ONCE)
     asked = server.script_calls() - before
     said = statuses(answers)
-    print(f"limit {limit}: admitted {said[200]}, refused {said[429]}, script calls {asked} for {AT_ONCE} calls")
+    say(f"limit {limit}: admitted {said[200]}, refused {said[429]}, script calls {asked} for {AT_ONCE} calls")
     assert set(said) <= {200, 429}
     assert 0.98 * limit <= said[200] <= limit
     assert (await call_all(workers, workers.urls, 40))[0][0] == 429
@@ -71,7 +71,7 @@ async def test_redis_is_seldom_asked_under_load(start: Start, server: RedisServe
     before, began, count = server.script_calls(), time.monotonic(), 6000
     said = statuses(await call_all(workers, workers.urls, count, 64))
     asked, took_s = server.script_calls() - before, time.monotonic() - began
-    print(f"{count} calls in {took_s:.1f} s, script calls {asked}: one in {count / asked:.0f}")
+    say(f"{count} calls in {took_s:.1f} s, script calls {asked}: one in {count / asked:.0f}")
     assert said == {200: count}
     assert asked <= count / 50
 
@@ -90,7 +90,7 @@ async def test_two_workers_killed_give_back_what_they_had_left(start: Start) -> 
         await asyncio.sleep(0.2)
     took_s = time.monotonic() - killed_at
     admitted += statuses(await call_all(workers, workers.urls[2:], 400))[200]
-    print(f"two of four killed: {admitted} of {limit} admitted, {took_s:.1f} s after the death")
+    say(f"two of four killed: {admitted} of {limit} admitted, {took_s:.1f} s after the death")
     assert took_s < 5
     assert 0.98 * limit <= admitted <= limit
 
@@ -120,7 +120,7 @@ async def test_redis_that_goes_and_comes_back_lets_no_more_through(start: Start,
         await asyncio.sleep(0.3)
     took_s = time.monotonic() - back_at
     said += statuses(await call_all(workers, workers.urls, 400))
-    print(f"{data}: while it was gone {dict(gone)}; {said[200]} of {limit} admitted in all, {took_s:.1f} s after its return")
+    say(f"{data}: while it was gone {dict(gone)}; {said[200]} of {limit} admitted in all, {took_s:.1f} s after its return")
     assert gone[200] > 0, "what is leased may be spent"
     assert gone[503] > 0, "and no more"
     assert 0.98 * limit <= said[200] <= limit

@@ -13,14 +13,14 @@ from gateway.policy.window import DAY_MS, MINUTE_MS, Calendar, Period, phase_of,
 SEOUL = timezone(timedelta(hours=9))
 times = st.datetimes(datetime(1999, 1, 1), datetime(2120, 1, 1)).map(
     lambda time: int(time.replace(tzinfo=UTC).timestamp() * 1000)
-)  # noqa: DTZ001
+)
 
 
 @given(times)
 def test_days_and_months_turn_with_the_calendar_of_the_zone(now_ms: int) -> None:
     here = datetime.fromtimestamp(now_ms / 1000, SEOUL)
     day, day_left = window_at(Period.DAY, now_ms, Calendar())
-    assert day == (here.date() - datetime(1970, 1, 1).date()).days  # noqa: DTZ001
+    assert day == (here.date() - datetime(1970, 1, 1).date()).days
     assert 0 < day_left <= DAY_MS
     assert window_at(Period.DAY, now_ms + day_left, Calendar())[0] == day + 1
     month, month_left = window_at(Period.MONTH, now_ms, Calendar())
