@@ -34,8 +34,6 @@ class Pace:
         return self._sum * kept / (self._memory_s * (1.0 - math.exp(-window_s / self._memory_s)))
 
 
-_SHORT_S, _LONG_S = 10.0, 120.0
-_ENOUGH = 48.0  # departures; with fewer, the memory is the long one
 _LOOSE_KEPT = 0.1  # of what was learned before the replicas were full for the first time
 
 
@@ -49,6 +47,10 @@ class Drain:
     """
 
     __slots__ = ("_cost", "_count", "_last", "_learns", "_place_s", "_token_s", "_was_full")
+
+    _SHORT_S = 10.0
+    _LONG_S = 120.0
+    _ENOUGH = 48.0  # departures; with fewer, the memory is the long one
 
     def __init__(self) -> None:
         self._cost = 0.0
@@ -71,7 +73,7 @@ class Drain:
         self._learns = is_full or not self._was_full
         if not self._learns:
             return
-        memory_s = _SHORT_S if self._count >= _ENOUGH else _LONG_S
+        memory_s = self._SHORT_S if self._count >= self._ENOUGH else self._LONG_S
         kept = math.exp(-passed_s / memory_s)
         if not calls:  # nothing to learn from
             return

@@ -29,7 +29,7 @@ class PressedGate:
         self.cap: int | None = None
         self.full: tuple[str, ...] = ()
         self.place, self.resize, self.has_room = gate.place, gate.resize, gate.has_room
-        self.demand, self.counts = gate.demand, gate.counts
+        self.demand, self.counts, self.tally = gate.demand, gate.counts, gate.tally
 
     def output_cap(self, model: str, ask: Ask) -> int | None:
         return self.cap if ask.tier is Tier.FREE else None

@@ -100,6 +100,23 @@ async def test_patience_grows_when_the_last_replica_goes() -> None:
     await held
 
 
+async def test_what_became_of_calls_is_counted() -> None:
+    one = gate(1, most_waiting=1)
+    held = asyncio.create_task(stay(one, 500))
+    await asyncio.sleep(0)
+    leaving = asyncio.create_task(stay(one, 1))
+    await asyncio.sleep(1)
+    with pytest.raises(ServerOverloaded):
+        await stay(one, 1)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    with pytest.raises(QueueTimeout):
+        await stay(one, 1)
+    tally = one.tally(M)
+    assert (tally.at_once, tally.waited, tally.rejected, tally.evicted, tally.left) == (1, 2, 1, 1, 1)
+    held.cancel()
+
+
 async def test_models_have_queues_of_their_own() -> None:
     one = gate(1)
     one.resize("other", Capacity(1))
