@@ -20,6 +20,7 @@ KV_USED = 0.95  # of the cache; the rest is for what estimates were wrong by
 _FULL = 0.8  # of the places or tokens: from then on the replicas count as full
 _BATCH_USED = 0.9  # of all there is: batch has what is idle, and whoever comes next shall find a place
 _BATCH_SHARE = 1e-9
+_GENEROUS = 1.5  # times its part a tenant may have before it leaves places for the others
 _KEPT_EVERY_S, _MOST_KEPT = 0.25, 1.0 / 8.0  # how often the places kept free are counted anew, and of all places
 _DEPARTURES = 2.0  # as many calls as come of those who have less until so many have left
 _RATE_MEMORY_S = 10.0
@@ -104,17 +105,17 @@ class Holding:
         return self._kept_for_others(call, queue, now) > 0
 
     def is_beyond(self, call: Call, queue: FairQueue) -> bool:
-        """Whether this call, behind those of its own that wait, is more than its tier's and its tenant's share."""
+        """Whether this call, behind those that wait, is more than its tier's share."""
         tier = call.tier
-        if self.share(tier, queue.waiting_tokens + call.tokens, queue.waiting + 1) <= self.shares[tier]:
-            return False
-        return self._is_tenant_beyond(call, queue, len(call.line.numbers) + 1)
+        return self.share(tier, queue.waiting_tokens + call.tokens, queue.waiting + 1) > self.shares[tier]
 
-    def _is_tenant_beyond(self, call: Call, queue: FairQueue, more: int) -> bool:
-        """Its part: by weight, of the tier's places or of those that the tier has, if that is more."""
+    def _part(self, call: Call, queue: FairQueue, more: int) -> float:
+        """What a tenant has and so much more, of its part by weight of its tier's places, or of those that the tier has if that
+        is more.
+        """
         line, tier = call.line, call.tier
         places = max(self.shares[tier] * self.capacity.places, self.running[tier])
-        return line.running + more > max(1.0, places * line.weight / queue.busy_weights(line))
+        return (line.running + more) / max(1.0, places * line.weight / queue.busy_weights(line))
 
     def _kept_for_others(self, call: Call, queue: FairQueue, now: float) -> int:
         """Places that this call has to leave free, because others have less of their share."""
@@ -127,7 +128,7 @@ class Holding:
                 kept += max(0, min(self._kept[other], int(self.shares[other] * places) - self.running[other]))
         if tier == BATCH:
             kept += int(places * (1.0 - _BATCH_USED))
-        elif kept < self._kept[tier] and self._is_tenant_beyond(call, queue, 1):
+        elif kept < self._kept[tier] and self._part(call, queue, 1) > _GENEROUS:
             kept = self._kept[tier]
         return min(kept, int(places * _MOST_KEPT))
 
