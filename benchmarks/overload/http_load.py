@@ -17,6 +17,7 @@ from benchmarks.overload.http_request import Request, Requests
 from benchmarks.overload.http_stream import Reading, StreamConnection
 
 _RAMP_S = 3.0
+_LEAVE_S = 2.0
 
 
 @dataclass(slots=True)
@@ -57,7 +58,8 @@ class OpenLoop:
         chance = random.Random(plan.seed + 1_000_003)  # noqa: S311 - a seed is wanted, not a secret
         until = plan.warm_s + plan.seconds + plan.tail_s
         self._began = time.perf_counter()
-        due, tasks = 0.0, set()
+        due = 0.0
+        tasks: set[asyncio.Task[None]] = set()
         while (due := due + chance.expovariate(plan.per_s)) < until:
             request = requests.next()
             if (wait := due - self._now()) > 0:
@@ -68,7 +70,11 @@ class OpenLoop:
         await asyncio.sleep(max(0.0, until - self._now()))
         self._ending = True
         self._client.leave()
-        await asyncio.gather(*tasks)
+        if tasks:
+            _, left = await asyncio.wait(tasks, timeout=_LEAVE_S)
+            for task in left:  # not even connected yet
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
         return LoadReport(self._calls, time.process_time(), self._now())
 
     def _now(self) -> float:

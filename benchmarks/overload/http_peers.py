@@ -30,10 +30,13 @@ _ENVIRONMENTS = Path(".daemun/peers")
 
 @dataclass(frozen=True, slots=True)
 class EngineKind:
-    """The engines of a run: named figures, so many times as fast, with so many seats each."""
+    """The engines of a run: named figures, so many times as fast, with so many seats each.
+
+    So slow that LiteLLM, which needs a core for some 15 streams/s of this size, is not full before they are.
+    """
 
     figures: str = "demo-cpu"
-    scale: float = 0.45
+    scale: float = 0.15
     seats: int = 16
     replicas: int = 2
 
