@@ -28,15 +28,16 @@ from gateway.errors import CallError, MethodNotAllowed, NotFound
 from gateway.exchange import BodyLimits
 from gateway.middleware.edge import Edge
 from gateway.pipeline import Pipeline
-from gateway.policy.admission import Patience
+from gateway.policy.admission import Rules
 from gateway.ports import Ports
 from gateway.protocol.asgi import Receive, Scope, Send
 from gateway.protocol.endpoint import ENDPOINTS
 from gateway.protocol.language import preferred
 from gateway.protocol.plain import Engine
-from gateway.routes import health, models, openapi, responses
+from gateway.routes import demand, health, models, openapi, responses
 from gateway.routes.inference import InferenceEndpoint, Running
-from gateway.settings import GatewaySettings, RayFleet, StaticFleet
+from gateway.settings import GatewaySettings, QueueSettings, RayFleet, StaticFleet
+from gateway.supply import Supply
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 RAY_TOKEN = "ray-token"  # noqa: S105 (the name of a file in state_dir)
@@ -50,13 +51,13 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     connection = sqlite.connect(sqlite.store_path(state_dir))
     clock = SystemClock()
     queue = settings.queue
-    gate = AsyncioGate(Patience(queue.most_waiting, queue.patience_s, queue.cold_patience_s), clock)
+    gate = AsyncioGate(_rules(queue), clock, heartbeat_s=queue.heartbeat_s)
     fleet = ProbedFleet(
         [_discovery(fleet, state_dir) for fleet in settings.fleets],
         look_s=settings.look_s,
         probe_timeout_s=settings.probe_timeout_s,
     )
-    fleet.on_change(lambda model: gate.resize(model, len(fleet.ready(model)) * queue.places_per_replica))
+    Supply(fleet, gate, places_per_replica=queue.places_per_replica)
     timeouts = settings.timeouts
     upstream = HttpUpstream(Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.between_chunks_s))
     journal = Journal(journal_folder(state_dir))
@@ -100,11 +101,27 @@ def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None 
     app.include_router(models.router(pipeline, ports.clock))
     app.include_router(responses.router(pipeline))
     app.include_router(health.router(ports.fleet))
+    app.include_router(demand.router(ports.gate, ports.fleet))
     openapi.describe(app)
     app.add_exception_handler(CallError, _answer_call_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_middleware(Edge, limits=limits)
     return app
+
+
+def _rules(queue: QueueSettings) -> Rules:
+    return Rules(
+        most_waiting=queue.most_waiting,
+        busy_s=queue.patience_s,
+        cold_s=queue.cold_patience_s,
+        batch_s=queue.batch_patience_s,
+        prompt_s=queue.prompt_s,
+        target_first_token_s=queue.target_first_token_s,
+        free_output_cap_tokens=queue.free_output_cap_tokens,
+        reserved_share=queue.reserved_share,
+        paid_share=queue.paid_share,
+        free_share=queue.free_share,
+    )
 
 
 def _discovery(fleet: RayFleet | StaticFleet, state_dir: Path) -> Discovery:

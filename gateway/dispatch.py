@@ -1,7 +1,8 @@
 """A call's dealings with replicas: a place, the choice, the request; elsewhere before the first byte; on elsewhere after it.
 
-At any time a dispatch holds one attempt at most: its place, its share of the replica's load, and its answer. Ending the dispatch
-gives that back. What a client gets of the answers is `gateway.reply`'s.
+A dispatch has one place, which it keeps until its end: who has to begin again elsewhere does not queue again. At any time it
+holds one attempt at most: its share of a replica's load, and its answer. Ending the dispatch gives all of that back. What a
+client gets of the answers is `gateway.reply`'s.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from gateway.errors import (
+    QUEUE_POSITION,
     CallError,
     EngineRefused,
     NotOfferedByModel,
@@ -21,45 +23,49 @@ from gateway.errors import (
 )
 from gateway.lease import Lease
 from gateway.policy.routing import Flight, Router, Work
-from gateway.ports import Answer, Ports, Replica
+from gateway.ports import Answer, Ports, Replica, Tell
 from gateway.protocol import plain, refusal
 from gateway.protocol.continuation import Ask, End, Send, Step
 from gateway.protocol.openai import Request
 from gateway.protocol.plain import Engine
 from gateway.protocol.stream_reader import Reader
 from gateway.receipt import Receipt
+from gateway.terms import Terms, answer_estimate, prompt_estimate
 
 MOST_ATTEMPTS = 3
 MOST_BREAKS = 4  # of one stream; a request that kills its replicas must not kill them all
 _ENGINE_REFUSES = frozenset({400, 413, 422})
 _ENGINE_HAS_NOT = frozenset({404, 405, 501})  # which addresses vLLM has depends on what kind of model it serves
 _ENGINE_IS_FULL = frozenset({429, 503})
-_BYTES_A_TOKEN = 4  # of a prompt's JSON; for weighing calls against each other, not for counting
-_USUAL_ANSWER_TOKENS = 256
 
 T = TypeVar("T")
 
 
 class Dispatch:
-    """`deadline` is the clock's time after which nothing is tried or continued elsewhere."""
+    """`deadline` is the clock's time after which nothing is tried or continued elsewhere; `tell` is for when the call waits."""
 
     def __init__(
         self,
         ports: Ports,
         router: Router[Replica],
-        request: Request,
-        call_id: str,
-        tenant: str,
+        terms: Terms,
         receipt: Receipt,
+        *,
+        call_id: str,
         deadline: float,
+        tell: Tell | None = None,
     ) -> None:
         self._ports = ports
         self._router = router
-        self._request = request
+        self._terms = terms
+        self._request = request = terms.request
         self._call_id = call_id
-        self._work = Work(request.prompt, _estimate(request), tenant)
+        self._work = Work(request.prompt, prompt_estimate(request) + answer_estimate(request), terms.ask.tenant)
         self._receipt = receipt
         self._deadline = deadline
+        self._tell = tell
+        self._place = ports.gate.place(request.model, terms.ask)
+        self._has_place = False
         self._attempt = Lease()
         self._flight: Flight | None = None
         self._breaks = 0
@@ -72,8 +78,13 @@ class Dispatch:
         return self.answer.content_type if self.answer is not None else ""
 
     def end(self, error: BaseException | None = None) -> None:
-        """Give back what the last attempt holds, if that was not done yet."""
-        self._attempt.end(error)
+        """Give back the place, and what the last attempt holds if that was not done yet."""
+        try:
+            self._attempt.end(error)
+        finally:
+            if self._has_place:
+                self._has_place = False
+                self._place.give_back(self._receipt.used())
 
     async def begin(self) -> bytes:
         """Have the request answered; returns the answer's first piece, or all of it where it does not stream.
@@ -83,13 +94,20 @@ class Dispatch:
         request = self._request
 
         async def send(replica: Replica) -> bytes:
+            now = self._ports.clock.monotonic
+            sent = now()
             answer = await self._send(replica, request.endpoint.engine_path, _body_for(replica, request))
             begin = await (answer.piece() if request.stream else whole(answer))
             if self._flight is not None:
-                self._router.first_token(self._flight, self._ports.clock.monotonic())
+                self._router.first_token(self._flight, now())
+            if request.stream:
+                self._place.first_token(now() - sent)
             return begin
 
-        return await self._somewhere(send, [], repeatable=request.repeatable)
+        await self._take_place()
+        begin = await self._somewhere(send, [], repeatable=request.repeatable)
+        self._tell = None  # from here on the stream is the engine's
+        return begin
 
     async def go_on(self, reader: Reader, problem: UpstreamError) -> Step | None:
         """After a break: let another replica go on. None if none can; an End if there was nothing left to do.
@@ -115,6 +133,7 @@ class Dispatch:
                 await self._send(replica, step.path, step.body)
             return step
 
+        await self._place.resume()
         return await self._somewhere(send, [broken], repeatable=True)
 
     async def _somewhere(self, send: Callable[[Replica], Awaitable[T]], tried: list[str], *, repeatable: bool) -> T:
@@ -133,14 +152,11 @@ class Dispatch:
             except BaseException as problem:
                 self._attempt.end(problem)
                 raise
+            await self._place.resume(self._tell)
 
     async def _at_one(self, send: Callable[[Replica], Awaitable[T]], tried: list[str]) -> T:
-        """A place, a replica, and what is to be done there. The attempt holds both from then on."""
+        """A replica, and what is to be done there."""
         ports, attempt, now = self._ports, self._attempt, self._ports.clock.monotonic
-        place = ports.gate.place(self._request.model)
-        await place.take()
-        attempt.hold(place.give_back)
-        self._receipt.started()
         ready = ports.fleet.ready(self._request.model)
         replica = self._router.pick(self._work, ready, now(), tried) or self._router.pick(self._work, ready, now())
         if replica is None:  # between a fleet's shrinking and the gate's hearing of it
@@ -154,6 +170,14 @@ class Dispatch:
         self._receipt.answered_by(replica.id)
         self.replica_id, self.engine = replica.id, replica.engine
         return done
+
+    async def _take_place(self) -> None:
+        place = self._place
+        await place.take(self._tell)
+        self._has_place = True
+        self._receipt.started()
+        if place.position:
+            self._terms.headers.append((QUEUE_POSITION, b"%d" % place.position))
 
     def _has_others(self, tried: list[str]) -> bool:
         return any(replica.id not in tried for replica in self._ports.fleet.ready(self._request.model))
@@ -192,7 +216,7 @@ class Dispatch:
     def _refusal(self, status: int, body: bytes) -> CallError:
         model = self._request.model
         if status in _ENGINE_IS_FULL:
-            return ServerOverloaded(model=model, retry_after_s=self._ports.gate.retry_after_s(model))
+            return ServerOverloaded(model=model, retry_after_s=self._place.retry_after_s())
         if status in _ENGINE_HAS_NOT:
             return NotOfferedByModel(param="model", model=model, path=self._request.endpoint.path)
         if status in _ENGINE_REFUSES:
@@ -207,16 +231,6 @@ def _body_for(replica: Replica, request: Request) -> bytes:
         return request.body
     asks = request.stream and request.endpoint.stream is not None and request.endpoint.stream.asked
     return plain.asking(request.own_body) if asks else request.own_body
-
-
-def _estimate(request: Request) -> int:
-    """Tokens of prompt and answers, for weighing."""
-    answer = _USUAL_ANSWER_TOKENS if request.max_tokens is None else request.max_tokens
-    return prompt_estimate(request) + answer * request.n
-
-
-def prompt_estimate(request: Request) -> int:
-    return len(request.prompt) // _BYTES_A_TOKEN
 
 
 async def _beginning(answer: Answer) -> bytes:

@@ -39,6 +39,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 Language = Literal["en", "ko"]
+QUEUE_POSITION = b"x-daemun-queue-position"
 HANDED_BACK = "handed back"  # the message of a cancellation that ends a call because this process stops
 
 
@@ -179,19 +180,27 @@ class HeadTooLarge(CallError):
 
 
 class Busy(CallError):
-    """We are full; the fault is ours. `retry_after_s` is computed, never a constant."""
+    """We are full; the fault is ours. `retry_after_s` is computed, never a constant.
+
+    `position` is where in the queue the call is that ends with this, where that is known.
+    """
 
     status, type = 503, "overloaded_error"
 
-    def __init__(self, *, retry_after_s: float, param: str | None = None, **fields: object) -> None:
+    def __init__(self, *, retry_after_s: float, position: int = 0, param: str | None = None, **fields: object) -> None:
         super().__init__(param=param, retry_after_s=retry_after_s, **fields)
+        self.position = position
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        known = [(QUEUE_POSITION, b"%d" % self.position)] if self.position else []
+        return [*super().headers(), *known]
 
 
 class ServerOverloaded(Busy):
     code = "server_overloaded"
     messages: ClassVar[dict[Language, str]] = {
-        "en": "All places for '{model}' are taken and its queue is full. Try again in {retry_after_s} s.",
-        "ko": "'{model}'의 자리가 모두 찼고 대기열도 가득 찼습니다. {retry_after_s}초 뒤에 다시 시도해 주세요.",
+        "en": "All places for '{model}' are taken and too many calls wait already. Try again in {retry_after_s} s.",
+        "ko": "'{model}'의 자리가 모두 찼고 기다리는 요청도 너무 많습니다. {retry_after_s}초 뒤에 다시 시도해 주세요.",
     }
 
 

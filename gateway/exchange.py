@@ -37,7 +37,8 @@ class BodyLimits:
 class Exchange:
     """Whoever sends events sets `streams`, so that an error in their middle can be said as one.
 
-    `connection` is the client's, where the server shows it; where it does not, it is never known to be closing.
+    `headers` are in the head of whatever the answer becomes; who learns something for the client adds to them. `connection` is
+    the client's, where the server shows it; where it does not, it is never known to be closing.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Exchange:
         "_receive",
         "_send",
         "connection",
+        "headers",
         "request_id",
         "scope",
         "started",
@@ -58,6 +60,7 @@ class Exchange:
         self.scope = scope
         self.request_id = scope[REQUEST_ID] = "req_" + hex(next(_numbers))[3:] + _PROCESS
         self.connection = client_connection(scope)
+        self.headers: list[tuple[bytes, bytes]] = []
         self.started = False
         self.streams = False
         self._receive = receive
@@ -101,7 +104,8 @@ class Exchange:
         """
         if message["type"] == "http.response.start":
             self.started = True
-            message["headers"] = (*message.get("headers", ()), (b"x-request-id", self.request_id.encode()))
+            own = (b"x-request-id", self.request_id.encode())
+            message["headers"] = (*message.get("headers", ()), *self.headers, own)
         try:
             await self._send(message)
         except OSError as problem:

@@ -1,4 +1,4 @@
-"""A call's whole life on one screen: identify, reserve, dispatch (gate, pick, open); then the reply, whose end gives all back.
+"""A call's whole life on one screen: identify, terms, reserve, dispatch (gate, pick, open); then the reply, whose end gives back.
 
 Whatever a call takes is held by one lease, in the order of taking. If a stage fails, the lease ends at once; if all succeed, it
 is handed on to the Reply, and whoever sends the reply ends it, however that goes.
@@ -10,21 +10,38 @@ from gateway.dispatch import Dispatch
 from gateway.errors import CallError, InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.lease import Lease
 from gateway.policy.routing import Router
-from gateway.ports import Ports, Principal, Replica
+from gateway.ports import Ports, Principal, Replica, Tell
 from gateway.protocol.openai import Request
 from gateway.receipt import Receipt
 from gateway.reply import Reply, StreamReply
+from gateway.terms import Header, terms
 
 
 class Call:
-    """One request as it came in, and whose it is."""
+    """One request as it came in, and whose it is.
 
-    __slots__ = ("id", "principal", "request")
+    `patience_s` is its own longest wait, `tell` for who wants to hear where it stands. Every stage may add to `headers`: they are
+    in the head of the answer, whatever answer it becomes.
+    """
 
-    def __init__(self, id: str, principal: Principal, request: Request) -> None:
+    __slots__ = ("headers", "id", "patience_s", "principal", "request", "tell")
+
+    def __init__(
+        self,
+        id: str,
+        principal: Principal,
+        request: Request,
+        *,
+        headers: list[Header],
+        patience_s: float | None = None,
+        tell: Tell | None = None,
+    ) -> None:
         self.id = id
         self.principal = principal
         self.request = request
+        self.headers = headers
+        self.patience_s = patience_s
+        self.tell = tell
 
 
 class Pipeline:
@@ -48,15 +65,18 @@ class Pipeline:
             receipt = Receipt(call.id, path, principal, ports.clock, ports.ledger, model=model, stream=request.stream)
             lease.hold(receipt.close)
             self._check_model(model, principal)
-            reservation = await ports.limits.reserve(principal, model)
+            agreed = terms(request, principal, ports, patience_s=call.patience_s, headers=call.headers)
+            request = agreed.request
+            receipt.taken_as(request.model, agreed.tier)
+            reservation = await ports.limits.reserve(principal, request.model)
             lease.hold(lambda _: reservation.settle(receipt.used()))
             deadline = ports.clock.monotonic() + self._call_s
-            dispatch = Dispatch(ports, self._router, request, call.id, principal.tenant, receipt, deadline)
+            dispatch = Dispatch(ports, self._router, agreed, receipt, call_id=call.id, deadline=deadline, tell=call.tell)
             lease.hold(dispatch.end)
             begin = await dispatch.begin()
             if request.stream:
                 return StreamReply(dispatch.content_type, begin, request, dispatch, receipt, lease.hand_on())
-            return Reply(dispatch.content_type, begin, request.endpoint, receipt, lease.hand_on())
+            return Reply(dispatch.content_type, agreed.echoed(begin), request.endpoint, receipt, lease.hand_on())
 
     def record_refusal(self, call_id: str, endpoint: str, principal: Principal, error: CallError) -> None:
         """A request of a known key that cannot be read is a call too: it leaves an entry, of no model."""

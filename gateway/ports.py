@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from gateway.entry import Entry
+from gateway.policy.admission import Ask, Capacity, Demand
 from gateway.policy.limits import Scope, Tier
 from gateway.policy.routing import Pressure
 from gateway.protocol.plain import Engine
-from gateway.protocol.usage import Usage
+from gateway.protocol.usage import NO_USAGE, Usage
 
 
 class Clock(Protocol):
@@ -65,15 +66,37 @@ class LimitStore(Protocol):
         ...
 
 
+Tell = Callable[[int, float | None], Awaitable[None]]
+"""Is told again and again while a call waits: its position, from 1, and the seconds it will probably wait, None if unknown."""
+
+
 class Place(Protocol):
     """A running slot. `async with` takes it and gives it back; `take` and `give_back` are the two halves."""
 
-    async def take(self) -> None:
+    position: int
+    """Where the call began to wait; 0 where it did not have to."""
+
+    async def take(self, tell: Tell | None = None) -> None:
         """Wait for it. Raises ServerOverloaded (rejected before the queue) or QueueTimeout (evicted from it)."""
         ...
 
-    def give_back(self, error: BaseException | None = None) -> None:
-        """Called exactly once, and only after `take` has returned."""
+    async def resume(self, tell: Tell | None = None) -> None:
+        """What was begun here has to begin again elsewhere: wait, ahead of all that wait to begin, until the fleet can take it.
+
+        The place stays taken, also where this raises QueueTimeout.
+        """
+        ...
+
+    def first_token(self, took_s: float) -> None:
+        """The engine has begun to answer, so long after it was sent the call."""
+        ...
+
+    def retry_after_s(self) -> float:
+        """When a call like this one that came then would probably start. A promise: ask once for each that is turned away."""
+        ...
+
+    def give_back(self, used: Usage = NO_USAGE) -> None:
+        """Called exactly once, and only after `take` has returned. `used` is what the engine has counted, if it has."""
         ...
 
     async def __aenter__(self) -> Self: ...
@@ -82,16 +105,28 @@ class Place(Protocol):
 
 
 class Gate(Protocol):
-    def place(self, model: str) -> Place:
+    def place(self, model: str, ask: Ask) -> Place:
         """A place for one call of the model, not taken yet."""
         ...
 
-    def retry_after_s(self, model: str) -> float:
-        """When a call of this model that came then would probably start."""
+    def resize(self, model: str, capacity: Capacity) -> None:
+        """The fleet can run this much of the model at once from now on."""
         ...
 
-    def resize(self, model: str, places: int) -> None:
-        """The fleet can run this many calls of the model at once from now on."""
+    def output_cap(self, model: str, ask: Ask) -> int | None:
+        """The most tokens of output that such a call gets as things stand; None: as many as it asks for."""
+        ...
+
+    def prefers_fall_back(self, model: str, ask: Ask) -> bool:
+        """Whether such a call should go to another model, if it names one."""
+        ...
+
+    def has_room(self, model: str) -> bool:
+        """Whether a call of this model would start at once."""
+        ...
+
+    def demand(self, model: str) -> Demand:
+        """What is asked of this model, and what is done about it."""
         ...
 
 
@@ -118,6 +153,10 @@ class Fleet(Protocol):
         """The replicas of `model` that may be sent calls now."""
         ...
 
+    def starting(self, model: str) -> int:
+        """How many replicas of `model` are there that may not be sent calls yet, or again."""
+        ...
+
     def call_began(self, replica: Replica) -> None:
         """A call is about to be sent to this replica."""
         ...
@@ -135,7 +174,7 @@ class Fleet(Protocol):
         ...
 
     def on_change(self, tell: Callable[[str], None]) -> None:
-        """Call `tell(model)` whenever the ready replicas of a model have changed."""
+        """Call `tell(model)` whenever the ready replicas of a model, or the number of those that start, have changed."""
         ...
 
     def on_pressure(self, tell: Callable[[str, Pressure], None]) -> None:

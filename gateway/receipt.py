@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from gateway.entry import Entry
 from gateway.errors import HANDED_BACK, Busy, CallError, ServerStopping, UpstreamFailed
+from gateway.policy.limits import Tier
 from gateway.ports import Clock, Ledger, Principal
 from gateway.protocol.usage import NO_USAGE, Usage
 
@@ -38,6 +39,7 @@ class Receipt:
         self._stream = stream
         self._clock = clock
         self._ledger = ledger
+        self._tier = principal.tier
         self._started_at = clock.time()
         self._came = clock.monotonic()
         self._queue_s: float | None = None
@@ -45,6 +47,11 @@ class Receipt:
         self._replica: str | None = None
         self._used: Callable[[], Usage] | None = None
         self._decided: Outcome | None = None
+
+    def taken_as(self, model: str, tier: Tier) -> None:
+        """The model that it goes to, which may be a fall-back, and the tier that it is served in."""
+        self._model = model
+        self._tier = tier
 
     def started(self) -> None:
         """It has a place."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from gateway.dispatch import Dispatch, prompt_estimate
+from gateway.dispatch import Dispatch
 from gateway.errors import CallError, UpstreamError, UpstreamFailed, UpstreamUnreachable
 from gateway.lease import Lease
 from gateway.ports import Take
@@ -20,6 +20,7 @@ from gateway.protocol.recorder import Recorder
 from gateway.protocol.sse import EventSplitter
 from gateway.protocol.stream_reader import Reader, StreamReader
 from gateway.receipt import Receipt
+from gateway.terms import prompt_estimate
 
 
 class Reply:

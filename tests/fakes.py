@@ -87,6 +87,7 @@ class FakeFleet:
     def __init__(self, replicas: Mapping[str, Sequence[Replica]]) -> None:
         self._ready = {model: tuple(of_model) for model, of_model in replicas.items()}
         self.broken: list[str] = []
+        self.now_starting: dict[str, int] = {}
         self.told: list[tuple[str, str]] = []
         self._listeners: list[Callable[[str], None]] = []
 
@@ -95,6 +96,9 @@ class FakeFleet:
 
     def ready(self, model: str) -> Sequence[Replica]:
         return self._ready.get(model, ())
+
+    def starting(self, model: str) -> int:
+        return self.now_starting.get(model, 0)
 
     def call_began(self, replica: Replica) -> None:
         self.told.append(("began", replica.id))

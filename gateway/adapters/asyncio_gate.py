@@ -3,93 +3,203 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from typing import Self
 
 from gateway.errors import QueueTimeout, ServerOverloaded
-from gateway.policy.admission import Decision, Patience, Queue, Ticket
-from gateway.ports import Clock
+from gateway.policy.admission import Ask, Capacity, Decision, Demand, Rules, Ticket, WaitingRoom
+from gateway.ports import Clock, Tell
+from gateway.protocol.usage import NO_USAGE, Usage
 
 
 class AsyncioGate:
-    """One queue a model."""
+    """One waiting room a model. Who waits and wants to hear of it is told so every `heartbeat_s` seconds.
 
-    def __init__(self, patience: Patience, clock: Clock) -> None:
-        self._patience = patience
+    `spread` gives the random numbers, from 0 to 1, by which those who are turned away do not come back together.
+    """
+
+    def __init__(
+        self, rules: Rules, clock: Clock, *, heartbeat_s: float = 2.0, spread: Callable[[], float] = random.random
+    ) -> None:
+        self._rules = rules
         self._clock = clock
-        self._queues: dict[str, Queue] = {}
-        self._starts: dict[Ticket, asyncio.Future[None]] = {}
-        self._numbers = count(1)
+        self._heartbeat_s = heartbeat_s
+        self._spread = spread
+        self._lines: dict[str, _Line] = {}
 
-    def place(self, model: str) -> QueuedPlace:
-        return QueuedPlace(self, model, self._queue(model))
+    def place(self, model: str, ask: Ask) -> QueuedPlace:
+        return QueuedPlace(self._line(model), ask)
 
-    def retry_after_s(self, model: str) -> float:
-        return self._queue(model).retry_after_s(self._clock.monotonic())
+    def resize(self, model: str, capacity: Capacity) -> None:
+        line = self._line(model)
+        line.capacity = capacity
+        line.start(line.room.resize(capacity, self._clock.monotonic()))
 
-    def resize(self, model: str, places: int) -> None:
-        self._start(self._queue(model).resize(places))
+    def output_cap(self, model: str, ask: Ask) -> int | None:
+        return self._line(model).room.output_cap(ask, self._clock.monotonic())
+
+    def prefers_fall_back(self, model: str, ask: Ask) -> bool:
+        return self._line(model).room.prefers_fall_back(ask, self._clock.monotonic())
+
+    def has_room(self, model: str) -> bool:
+        line = self._line(model)
+        return not line.starts and line.room.running < line.capacity.places
+
+    def demand(self, model: str) -> Demand:
+        return self._line(model).room.demand(self._clock.monotonic())
 
     def counts(self, model: str) -> tuple[int, int]:
         """Running and waiting calls."""
-        queue = self._queue(model)
-        return queue.running, queue.waiting
+        line = self._line(model)
+        return line.room.running, line.room.waiting
 
-    def _queue(self, model: str) -> Queue:
-        queue = self._queues.get(model)
-        if queue is None:
-            queue = self._queues[model] = Queue(self._patience)
-        return queue
+    def _line(self, model: str) -> _Line:
+        line = self._lines.get(model)
+        if line is None:
+            line = self._lines[model] = _Line(model, self._rules, self._clock, self._heartbeat_s, self._spread)
+        return line
 
-    async def _wait(self, model: str, queue: Queue, ticket: Ticket) -> None:
-        """Until the ticket starts. The patience is read anew each time it runs out, since the fleet may have changed."""
-        start = self._starts[ticket] = asyncio.get_running_loop().create_future()
-        came = self._clock.monotonic()
-        try:
-            while not start.done():
-                left_s = queue.patience_s() - (self._clock.monotonic() - came)
-                if left_s <= 0:
-                    raise QueueTimeout(
-                        model=model, waited_s=self._clock.monotonic() - came, retry_after_s=self.retry_after_s(model)
-                    )
-                await asyncio.wait([start], timeout=left_s)
-        finally:
-            del self._starts[ticket]
 
-    def _start(self, tickets: list[Ticket]) -> None:
+class _Line:
+    """The calls of one model: those in its waiting room, and those that have a place and begin again elsewhere."""
+
+    def __init__(self, model: str, rules: Rules, clock: Clock, heartbeat_s: float, spread: Callable[[], float]) -> None:
+        self.model = model
+        self.room = WaitingRoom(rules)
+        self.capacity = Capacity(0)
+        self.starts: dict[Ticket, asyncio.Future[None]] = {}
+        self.numbers = count(1)
+        self._rules = rules
+        self._clock = clock
+        self._heartbeat_s = heartbeat_s
+        self._spread = spread
+        self._resuming: deque[asyncio.Future[None]] = deque()
+
+    def now(self) -> float:
+        return self._clock.monotonic()
+
+    def retry_after_s(self, ask: Ask) -> float:
+        return self.room.retry_after_s(ask, self.now(), self._spread())
+
+    def start(self, tickets: list[Ticket]) -> None:
+        """These start now. Whoever begins again does so before any of the others, for its place counts as taken."""
         for ticket in tickets:
-            start = self._starts[ticket]
-            if not start.done():
-                start.set_result(None)
+            self.starts[ticket].set_result(None)
+        resuming = self._resuming
+        while resuming and self.room.running - len(resuming) < self.capacity.places:
+            resuming.popleft().set_result(None)
+
+    def leave(self, ticket: Ticket, used: tuple[int, int] | None = None) -> None:
+        self.start(self.room.leave(ticket, self.now(), used))
+
+    async def wait_to_start(self, ticket: Ticket, ask: Ask, tell: Tell | None) -> None:
+        """If this is cancelled or gives up, the ticket is gone, and its place, if it had just got one, is another's."""
+        room = self.room
+        start = self.starts[ticket] = asyncio.get_running_loop().create_future()
+        try:
+            await self._wait(
+                start,
+                ask,
+                lambda: room.patience_s(ticket),
+                lambda: (room.position(ticket), room.expected_wait_s(ticket, self.now())),
+                tell,
+            )
+        except BaseException:
+            del self.starts[ticket]
+            self.leave(ticket)
+            raise
+        del self.starts[ticket]
+
+    async def wait_to_resume(self, ask: Ask, tell: Tell | None) -> None:
+        """Until not more calls are under way than there is room for, this one included."""
+        resuming, rules = self._resuming, self._rules
+        if self.room.running - len(resuming) <= self.capacity.places:
+            return
+        start = asyncio.get_running_loop().create_future()
+        resuming.append(start)
+        try:
+            await self._wait(
+                start,
+                ask,
+                lambda: rules.busy_s if self.capacity.places else rules.cold_s,
+                lambda: (resuming.index(start) + 1, None),
+                tell,
+            )
+        finally:
+            if start in resuming:
+                resuming.remove(start)
+
+    async def _wait(
+        self,
+        start: asyncio.Future[None],
+        ask: Ask,
+        patience_s: Callable[[], float],
+        where: Callable[[], tuple[int, float | None]],
+        tell: Tell | None,
+    ) -> None:
+        """The patience is read anew each time it runs out, since the fleet may have changed; while it lasts, it is not cut."""
+        came = now = self.now()
+        runs_out = came + patience_s()
+        beat = came + self._heartbeat_s
+        while not start.done():
+            if now >= runs_out:
+                runs_out = came + patience_s()
+                if now >= runs_out:
+                    position, _ = where()
+                    raise QueueTimeout(
+                        model=self.model, waited_s=now - came, retry_after_s=self.retry_after_s(ask), position=position
+                    )
+            if now < beat:
+                await asyncio.wait([start], timeout=min(runs_out, beat) - now)
+            else:
+                beat = now + self._heartbeat_s
+                self.start(self.room.resize(self.capacity, now))  # what is believed of the engines changes with time alone
+                if tell is not None and not start.done():
+                    with suppress(TimeoutError):  # a client that does not read may wait as long as the others, and no longer
+                        async with asyncio.timeout(runs_out - now):
+                            await tell(*where())
+            now = self.now()
 
 
 class QueuedPlace:
-    """A place in one of the gate's queues. If waiting for it is cancelled, it is given back at once."""
+    """A place in one of the gate's lines. If waiting for it is cancelled, it is given back at once."""
 
-    __slots__ = ("_gate", "_model", "_queue", "_ticket")
+    __slots__ = ("_ask", "_line", "_ticket", "position")
 
-    def __init__(self, gate: AsyncioGate, model: str, queue: Queue) -> None:
-        self._gate = gate
-        self._model = model
-        self._queue = queue
+    def __init__(self, line: _Line, ask: Ask) -> None:
+        self._line = line
+        self._ask = ask
         self._ticket = Ticket(0)
+        self.position = 0
 
-    async def take(self) -> None:
-        gate, queue = self._gate, self._queue
-        self._ticket = Ticket(next(gate._numbers))
-        decision = queue.arrive(self._ticket, gate._clock.monotonic())
+    async def take(self, tell: Tell | None = None) -> None:
+        line, ask = self._line, self._ask
+        self._ticket = ticket = Ticket(next(line.numbers))
+        decision = line.room.arrive(ticket, ask, line.now())
         if decision is Decision.START:
             return
         if decision is Decision.REJECT:
-            raise ServerOverloaded(model=self._model, retry_after_s=gate.retry_after_s(self._model))
-        try:
-            await gate._wait(self._model, queue, self._ticket)
-        except BaseException:
-            self.give_back()
-            raise
+            raise ServerOverloaded(model=line.model, retry_after_s=line.retry_after_s(ask))
+        self.position = line.room.position(ticket)
+        await line.wait_to_start(ticket, ask, tell)
 
-    def give_back(self, error: BaseException | None = None) -> None:
-        self._gate._start(self._queue.leave(self._ticket, self._gate._clock.monotonic()))
+    async def resume(self, tell: Tell | None = None) -> None:
+        await self._line.wait_to_resume(self._ask, tell)
+
+    def first_token(self, took_s: float) -> None:
+        line = self._line
+        line.start(line.room.first_token(self._ticket, took_s, line.now()))
+
+    def retry_after_s(self) -> float:
+        return self._line.retry_after_s(self._ask)
+
+    def give_back(self, used: Usage = NO_USAGE) -> None:
+        counted = None if used is NO_USAGE else (used.prompt_tokens, used.completion_tokens or 0)
+        self._line.leave(self._ticket, counted)
 
     async def __aenter__(self) -> Self:
         await self.take()

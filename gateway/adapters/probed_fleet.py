@@ -16,7 +16,7 @@ from typing import Protocol
 import aiohttp
 import msgspec
 
-from gateway.policy.breaker import Breaker, Probe
+from gateway.policy.breaker import Breaker, Health, Probe
 from gateway.policy.routing import Pressure
 from gateway.ports import Replica
 from gateway.protocol import model_list, vllm_metrics
@@ -24,6 +24,7 @@ from gateway.protocol.plain import Engine, engine_of
 
 log = logging.getLogger(__name__)
 
+_DEPLOYING = "deploying"  # Ray Serve's word for an application whose replicas are on their way
 _GAUGE_S = 1.0
 _OWN_FAULT_S = 0.05  # a timeout noticed so late says that this process is busy, and nothing of the replica
 _ROUNDS_WITHOUT = 30  # that a server is left alone whose page said nothing of its KV cache
@@ -81,6 +82,7 @@ class ProbedFleet:
         self._members: dict[str, _Member] = {}
         self._models: tuple[str, ...] = ()
         self._ready: dict[str, tuple[Replica, ...]] = {}
+        self._starting: dict[str, int] = {}
         self._listeners: list[Callable[[str], None]] = []
         self._pressure_listeners: list[Callable[[str, Pressure], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,6 +104,9 @@ class ProbedFleet:
 
     def ready(self, model: str) -> Sequence[Replica]:
         return self._ready.get(model, ())
+
+    def starting(self, model: str) -> int:
+        return self._starting.get(model, 0)
 
     def call_began(self, replica: Replica) -> None:
         if not self._is_settled(replica):
@@ -220,12 +225,23 @@ class ProbedFleet:
         alive = self._replicas(lambda breaker: breaker.is_alive)
         # Where every replica's calls fail, the calls may be what is wrong; leaving none would fail all the others too.
         ready = {model: ready.get(model) or alive[model] for model in alive}
+        starting = {model: count for model in self._models if (count := self._count_starting(model, ready))}
         changed = [model for model in {**self._ready, **ready} if self._ready.get(model) != ready.get(model)]
-        self._ready = ready
         for model in changed:
             log.info("%s: %d replicas ready", model, len(ready.get(model, ())))
+        changed += [model for model in {**self._starting, **starting} if self._starting.get(model) != starting.get(model)]
+        self._ready, self._starting = ready, starting
+        for model in dict.fromkeys(changed):
             for tell in self._listeners:
                 tell(model)
+
+    def _count_starting(self, model: str, ready: Mapping[str, Sequence[Replica]]) -> int:
+        """Of those that never were ready, the ones that have the model, or may turn out to: they have not said yet."""
+        if ready.get(model):
+            return sum(model in member.models for member in self._members.values() if member.breaker.health is Health.STARTING)
+        unsaid = sum(member.breaker.health is Health.STARTING for member in self._members.values())
+        states = [listing.expected[model] for listing in self._listings.values() if model in listing.expected]
+        return unsaid or states.count(_DEPLOYING)
 
     def _replicas(self, wanted: Callable[[Breaker], bool]) -> dict[str, tuple[Replica, ...]]:
         """By model, those of its replicas whose breaker is as wanted."""

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from gateway.errors import InvalidField, NothingIsKept
+from gateway.protocol import service_tier as tiers
 from gateway.protocol.endpoint import Api
 
 Json: TypeAlias = Raw | UnsetType  # kept as the client's bytes; what it must be is the engine's to say, and the document's
@@ -20,6 +21,7 @@ Text = Annotated[Json, Meta(extra_json_schema={"type": ["string", "array"]})]
 Messages = Annotated[Json, Meta(extra_json_schema={"type": "array", "items": {"type": "object"}})]
 Tools = Annotated[Json, Meta(extra_json_schema={"type": ["array", "null"], "items": {"type": "object"}})]
 Tokens = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Name = Annotated[str, Meta(max_length=256)]
 Choices = Annotated[int, Meta(ge=1, le=128)]  # as OpenAI's
 
 # Lists that are not of objects, or endless, are refused here. vLLM 0.29 reports each wrong item once for every type that it might
@@ -70,9 +72,16 @@ class StreamOptions(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What every API has: a model, and fields that only the operator may set, each with the reason why."""
+    """What every API has: a model, what is for the gateway alone, and fields that only the operator may set, with the reason."""
 
     model: Annotated[str, Meta(max_length=256, description="One of those that /v1/models lists. · /v1/models에 나오는 모델.")]
+    models: Annotated[
+        Annotated[tuple[Name, ...], Meta(max_length=16)] | None,
+        Meta(description="Where the call may go if `model` is full, first choice first. · `model`이 꽉 찼을 때 대신 쓸 모델."),
+    ] = None
+    service_tier: Annotated[
+        tiers.Word | None, Meta(description="Never better than the key's own. · 키의 등급보다 높을 수는 없습니다.")
+    ] = None
     priority: Annotated[None, Meta(description="The order of calls follows from the key's tier and tenant.")] = None
     cache_salt: Annotated[None, Meta(description="Which calls may share cached prompts is part of keeping tenants apart.")] = None
     request_id: Annotated[None, Meta(description="The gateway names calls, so that no two have one name.")] = None
@@ -106,7 +115,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return False
 
 
-OPERATOR_ONLY = frozenset(Head.__struct_fields__) - {"model"}
+FOR_THE_GATEWAY = frozenset({"models", "service_tier"})
+OPERATOR_ONLY = frozenset(Head.__struct_fields__) - FOR_THE_GATEWAY - {"model"}
 
 
 class Streamed(Head, frozen=True, kw_only=True, gc=False):
@@ -285,8 +295,9 @@ class DetokenizeRequest(Head, frozen=True, kw_only=True, gc=False):
         return joined(self.tokens)
 
 
-CHUNKED_HEADS: dict[Api, type[Chunked]] = {Api.CHAT: ChatRequest, Api.COMPLETIONS: CompletionRequest}
-OTHER_HEADS: dict[Api, type[Head]] = {
+HEADS: dict[Api, type[Head]] = {
+    Api.CHAT: ChatRequest,
+    Api.COMPLETIONS: CompletionRequest,
     Api.RESPONSES: ResponsesRequest,
     Api.MESSAGES: MessagesRequest,
     Api.COUNT_TOKENS: CountTokensRequest,
@@ -296,9 +307,6 @@ OTHER_HEADS: dict[Api, type[Head]] = {
     Api.TOKENIZE: TokenizeRequest,
     Api.DETOKENIZE: DetokenizeRequest,
 }
-
-
-HEADS: dict[Api, type[Head]] = {**CHUNKED_HEADS, **OTHER_HEADS}
 
 
 def joined(*values: Json) -> bytes:

@@ -1,6 +1,8 @@
-"""Reading a request: what decisions need to know of it, and the one thing that the gateway writes into it.
+"""Reading a request: what decisions need to know of it, and what the gateway writes into it.
 
-Everything else passes as the client's own bytes. Two parsers read each body, this one and the engine's: of several fields of one
+What a stream is asked for on the gateway's own account goes into most bodies; what is for the gateway alone (`models`,
+`service_tier`) is taken out where it stands; `changed` puts in what the waiting room decides in times of need. Everything else
+passes as the client's own bytes. Two parsers read each body, this one and the engine's: of several fields of one
 name both take the last, whichever way the names are escaped (a test holds them to each other), and what either cannot read is
 refused here.
 """
@@ -8,20 +10,20 @@ refused here.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TypeVar
 
 import msgspec
 from msgspec import UnsetType
 
 from gateway.errors import InvalidField, InvalidRequest, MalformedJson, NothingIsKept, OperatorField
 from gateway.protocol import continuation
+from gateway.protocol.chunk import NULL, Fields, is_null, number_of, to_raw
 from gateway.protocol.continuation import Plan, Send
-from gateway.protocol.endpoint import ENDPOINTS, Endpoint
+from gateway.protocol.endpoint import ENDPOINTS, Api, Endpoint
 from gateway.protocol.fields import (
-    CHUNKED_HEADS,
+    FOR_THE_GATEWAY,
+    HEADS,
     NEEDS_STORE,
     OPERATOR_ONLY,
-    OTHER_HEADS,
     Chunked,
     Head,
     ResponsesRequest,
@@ -29,10 +31,8 @@ from gateway.protocol.fields import (
     StreamOptions,
 )
 
-_Head = TypeVar("_Head", bound=Head)
 
-
-def _decoder(head: type[_Head]) -> msgspec.json.Decoder[_Head]:
+def _decoder(head: type[Head]) -> msgspec.json.Decoder[Head]:
     return msgspec.json.Decoder(head)
 
 
@@ -50,7 +50,8 @@ _NO_WISH = UsageWish.NONE
 class Request:
     """A request as read.
 
-    `body` is what the engine gets, `own_body` what the client sent, `prompt` the raw JSON of all that the model will read. A
+    `body` is what the engine gets, `own_body` what the client sent less what is for the gateway alone: `models`, the fall-backs
+    that it names, and `service_tier`, the word that it asks for. `prompt` is the raw JSON of all that the model will read. A
     choice has at most `max_tokens`; there are `n` a prompt; `single_choice` is whether there is one in all, `repeatable` whether
     sending it twice does no harm, `plan` how its stream would go on elsewhere, if it could.
     """
@@ -60,11 +61,13 @@ class Request:
         "endpoint",
         "max_tokens",
         "model",
+        "models",
         "n",
         "own_body",
         "plan",
         "prompt",
         "repeatable",
+        "service_tier",
         "single_choice",
         "stream",
         "wish",
@@ -98,6 +101,8 @@ class Request:
         self.single_choice = single_choice
         self.repeatable = repeatable
         self.plan = plan
+        self.models: tuple[str, ...] = ()
+        self.service_tier: str | None = None
 
     @property
     def again(self) -> Send | None:
@@ -105,15 +110,20 @@ class Request:
         return Send(self.endpoint.engine_path, self.body) if self.repeatable else None
 
 
-_chunked = {endpoint.path: _decoder(CHUNKED_HEADS[endpoint.api]) for endpoint in ENDPOINTS if endpoint.api in CHUNKED_HEADS}
-_others = {endpoint.path: _decoder(OTHER_HEADS[endpoint.api]) for endpoint in ENDPOINTS if endpoint.api in OTHER_HEADS}
+_decoders = {endpoint.path: _decoder(HEADS[endpoint.api]) for endpoint in ENDPOINTS}
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _COUNTED = b'{"include_usage":true,"continuous_usage_stats":true}'
 _LONGEST_DETAIL = 200  # it may quote the client
 _LAST_FIELD = b',"stream_options":' + _COUNTED + b"}"
 _LAST_FIELDS = b',"return_token_ids":true' + _LAST_FIELD
 _ASKED = frozenset({"stream_options", "return_token_ids"})
-_NULL, _TRUE = msgspec.Raw(b"null"), msgspec.Raw(b"true")
+_ALLOWANCES = {  # where each API says how much output there may be: the first that is given holds, else the last is set
+    Api.CHAT: ("max_completion_tokens", "max_tokens"),
+    Api.COMPLETIONS: ("max_tokens",),
+    Api.RESPONSES: ("max_output_tokens",),
+    Api.MESSAGES: ("max_tokens",),
+}
+_TRUE = msgspec.Raw(b"true")
 
 
 def read(body: bytes, endpoint: Endpoint) -> Request:
@@ -128,14 +138,48 @@ def read(body: bytes, endpoint: Endpoint) -> Request:
         OperatorField, NothingIsKept: a field that may not be sent; `param` names it.
     """
     try:
-        chunked = _chunked.get(endpoint.path)
-        if chunked is not None:
-            return _completion(chunked.decode(body), body, endpoint)
-        return _other(_others[endpoint.path].decode(body), body, endpoint)
+        head = _decoders[endpoint.path].decode(body)
+        for_the_gateway = head.models is not None or head.service_tier is not None
+        if for_the_gateway:
+            body = _without(body, FOR_THE_GATEWAY)
+        request = _completion(head, body, endpoint) if isinstance(head, Chunked) else _other(head, body, endpoint)
+        if for_the_gateway:
+            request.models, request.service_tier = head.models or (), head.service_tier
+        return request
     except msgspec.ValidationError as problem:
         raise _explain(problem) from problem
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise MalformedJson(detail=str(problem)) from problem
+
+
+def changed(
+    request: Request, *, model: str | None = None, most_tokens: int | None = None, service_tier: str | None = None
+) -> Request:
+    """The request read anew with these in its body: another model, a lower allowance of output, a tier in the engine's words."""
+    fields = _fields.decode(request.own_body)
+    if model is not None:
+        fields["model"] = to_raw(model)
+    if most_tokens is not None:
+        _allow(most_tokens, fields, request.endpoint.api)
+    other = read(msgspec.json.encode(fields), request.endpoint)
+    other.models, other.service_tier = request.models, request.service_tier
+    if service_tier is not None:
+        fields["service_tier"] = to_raw(service_tier)
+        other.body = other.own_body = msgspec.json.encode(fields)
+    return other
+
+
+def _allow(tokens: int, fields: Fields, api: Api) -> None:
+    """At most so many tokens of output, and at least no more than that: the engine refuses what contradicts itself."""
+    names = _ALLOWANCES[api]
+    fields[next((name for name in names if not is_null(fields.get(name, NULL))), names[-1])] = to_raw(tokens)
+    if number_of(fields.get("min_tokens", NULL)) > tokens:
+        fields["min_tokens"] = to_raw(tokens)
+
+
+def _without(body: bytes, names: frozenset[str]) -> bytes:
+    fields = _fields.decode(body)
+    return msgspec.json.encode({name: value for name, value in fields.items() if name not in names})
 
 
 def _completion(head: Chunked, body: bytes, endpoint: Endpoint) -> Request:
@@ -184,12 +228,12 @@ def _wish(options: StreamOptions | None) -> UsageWish:
     return UsageWish.EVERY_CHUNK if options.continuous_usage_stats else UsageWish.FINAL
 
 
-def _asking(body: bytes, fields: dict[str, msgspec.Raw], *, ids: bool) -> bytes:
+def _asking(body: bytes, fields: Fields, *, ids: bool) -> bytes:
     """The body with all that the gateway asks of a stream: put at its end, or joined with what the client asks."""
     if not fields.keys() & _ASKED:
         return body[: body.rindex(b"}")] + (_LAST_FIELDS if ids else _LAST_FIELD)
-    given = fields.get("stream_options", _NULL)
-    options = {} if bytes(given) == b"null" else _fields.decode(given)
+    given = fields.get("stream_options", NULL)
+    options = {} if is_null(given) else _fields.decode(given)
     fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options | _fields.decode(_COUNTED)))
     if ids:
         fields["return_token_ids"] = _TRUE

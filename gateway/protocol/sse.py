@@ -6,6 +6,8 @@ Only what OpenAI-compatible servers send is understood (one `data:` line an even
 
 from __future__ import annotations
 
+from math import ceil
+
 DATA = b"data: "
 DONE = b"data: [DONE]\n\n"
 ENGINE_ERROR = b'data: {"error":'  # vLLM's own last word in a stream that it cannot go on with
@@ -46,3 +48,12 @@ class EventSplitter:
 def error_event(body: bytes) -> bytes:
     """Our last word in a stream that failed in the middle: one `error` event with OpenAI's error body."""
     return b"event: error\n" + DATA + body + b"\n\n"
+
+
+def waiting_comment(position: int, expected_s: float | None) -> bytes:
+    """What a client hears that waits for its place: a comment, which SSE readers skip and a chat page can show.
+
+    `: daemun position=3 expected_wait_s=12`, in whole seconds, rounded up; without the second part where nothing is known.
+    """
+    expected = b"" if expected_s is None else b" expected_wait_s=%d" % ceil(expected_s)
+    return b": daemun position=%d%b\n\n" % (position, expected)

@@ -12,6 +12,7 @@ from gateway.policy.routing import Pressure
 _USAGE = re.compile(rb"^vllm:kv_cache_usage_perc(?:\{[^\n]*\})? (\S+)", re.MULTILINE)
 _WAITING = re.compile(rb"^vllm:num_requests_waiting(?:\{[^\n]*\})? (\S+)", re.MULTILINE)
 _CONFIG = re.compile(rb"^vllm:cache_config_info\{([^\n]*)\}", re.MULTILINE)
+_TOKENS = re.compile(rb'(?:^|,)kv_cache_size_tokens="(\d+)"')
 _BLOCKS = re.compile(rb'(?:^|,)num_gpu_blocks="(\d+)"')
 _BLOCK_SIZE = re.compile(rb'(?:^|,)block_size="(\d+)"')
 
@@ -30,5 +31,9 @@ def pressure(page: bytes) -> Pressure | None:
 
 
 def _tokens(labels: bytes) -> int:
+    """An engine says it in one number; the product is too much where layers have caches of different kinds."""
+    told = _TOKENS.search(labels)
+    if told:
+        return int(told[1])
     blocks, size = _BLOCKS.search(labels), _BLOCK_SIZE.search(labels)
     return int(blocks[1]) * int(size[1]) if blocks and size else 0

@@ -7,14 +7,18 @@ The lease on what a call took lives on the sending of the reply (`with reply`), 
 from __future__ import annotations
 
 import asyncio
+from math import inf, nan
 
-from gateway.errors import HANDED_BACK, CallError, ServerStopping
+from gateway.errors import HANDED_BACK, QUEUE_POSITION, CallError, InvalidField, ServerStopping
 from gateway.exchange import BodyLimits, Exchange
 from gateway.pipeline import Call, Pipeline
 from gateway.protocol import credential, openai
 from gateway.protocol.asgi import Receive, Scope, Send, header
 from gateway.protocol.endpoint import Endpoint
+from gateway.protocol.sse import waiting_comment
 from gateway.reply import Reply
+
+MAX_WAIT = b"x-daemun-max-wait-s"
 
 
 class Running:
@@ -72,10 +76,19 @@ class InferenceEndpoint:
         try:
             try:
                 request = openai.read(body, self._endpoint)
+                patience_s = _patience_s(header(scope, MAX_WAIT))
             except CallError as error:
                 pipeline.record_refusal(exchange.request_id, self._endpoint.path, principal, error)
                 raise
-            with await pipeline.run(Call(exchange.request_id, principal, request)) as reply:
+            call = Call(
+                exchange.request_id,
+                principal,
+                request,
+                headers=exchange.headers,
+                patience_s=patience_s,
+                tell=_Heartbeat(exchange).tell if request.stream else None,
+            )
+            with await pipeline.run(call) as reply:
                 await _send(exchange, reply)
         finally:
             if watching is not None:
@@ -90,8 +103,9 @@ async def _send(exchange: Exchange, reply: Reply) -> None:
         await exchange.send({"type": "http.response.body", "body": piece, "more_body": False})
         reply.delivered()
         return
-    exchange.streams = True
-    await exchange.send({"type": "http.response.start", "status": 200, "headers": (*_head(reply), *_STREAM)})
+    if not exchange.started:
+        exchange.streams = True
+        await exchange.send({"type": "http.response.start", "status": 200, "headers": (*_head(reply), *_STREAM)})
     reply.flow_into(exchange.writer())
     while piece:
         await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -100,7 +114,41 @@ async def _send(exchange: Exchange, reply: Reply) -> None:
     await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+class _Heartbeat:
+    """Tells a streaming client that waits where it stands. With the first word the answer has begun: it is a 200 from then on,
+    and what goes wrong is an event in it. Clients that start before it get their true status.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def tell(self, position: int, expected_s: float | None) -> None:
+        exchange, comment = self._exchange, waiting_comment(position, expected_s)
+        if not exchange.started:
+            exchange.streams = True
+            exchange.headers.append((QUEUE_POSITION, b"%d" % position))
+            await exchange.send({"type": "http.response.start", "status": 200, "headers": _WAITING})
+        elif (write := exchange.writer()) is not None:
+            write(comment)  # a client that does not read what it has got needs no more, and must not hold up its own call
+            return
+        await exchange.send({"type": "http.response.body", "body": comment, "more_body": True})
+
+
+def _patience_s(said: str) -> float | None:
+    """The header by which a client shortens its wait; more than the settings allow has no effect. Raises InvalidField."""
+    if not said:
+        return None
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = nan
+    if not 0 <= seconds < inf:
+        raise InvalidField(param=MAX_WAIT.decode(), detail="it is the longest wait in seconds, a number from 0 up")
+    return seconds
+
+
 _STREAM = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+_WAITING = ((b"content-type", b"text/event-stream; charset=utf-8"), *_STREAM)
 
 
 def _head(reply: Reply) -> tuple[tuple[bytes, bytes], ...]:

@@ -98,6 +98,26 @@ async def test_broken_connection_takes_a_replica_out_at_once_and_a_probe_brings_
     assert ids(fleet) == [server.url]
 
 
+async def test_replicas_that_were_never_ready_are_starting_those_that_died_are_not(
+    engine: Engine, server: LoopbackServer, session: aiohttp.ClientSession
+) -> None:
+    discovery = FakeDiscovery(Listing((), {"solar": "deploying"}))
+    fleet, told = fleet_of(discovery), list[str]()
+    fleet.on_change(told.append)
+    await fleet.look(session)
+    assert (fleet.starting("solar"), fleet.starting("other"), told) == (1, 0, ["solar"]), "by the list's own word"
+    discovery.found = Listing([Target("r1", server.url), Target("r2", server.url)], {"solar": "running"})
+    engine.health = says(b"", 503)
+    await fleet.look(session)
+    assert (fleet.starting("solar"), told) == (2, ["solar"] * 2)
+    engine.health = says(b"")
+    await fleet.look(session)
+    assert (fleet.starting("solar"), len(ids(fleet))) == (0, 2)
+    for replica in fleet.ready("solar"):
+        fleet.connection_broke(replica)
+    assert (fleet.starting("solar"), ids(fleet)) == (0, [])
+
+
 async def test_connection_that_breaks_during_a_probe_outweighs_its_answer(
     engine: Engine, server: LoopbackServer, session: aiohttp.ClientSession
 ) -> None:
@@ -211,7 +231,7 @@ async def test_fleet_looks_by_itself_while_its_block_lasts(engine: Engine, serve
     engine.health = says(b"", 503)
     ready = asyncio.Event()
     fleet = ProbedFleet([StaticDiscovery([server.url], ["solar"])], look_s=0.01, probe_timeout_s=1)
-    fleet.on_change(lambda _: ready.set())
+    fleet.on_change(lambda model: ready.set() if fleet.ready(model) else None)
     async with fleet:
         await asyncio.sleep(0.05)
         engine.health = says(b"")

@@ -5,15 +5,31 @@ from __future__ import annotations
 from gateway.adapters.asyncio_gate import AsyncioGate
 from gateway.app import assemble
 from gateway.entry import Entry
-from gateway.policy.admission import Patience
+from gateway.policy.admission import Ask, Capacity, Rules
+from gateway.policy.limits import Tier
 from gateway.ports import Ports, Principal, Replica
 from gateway.settings import GatewaySettings
 from tests.fakes import FakeClient, FakeFleet, FakeLedger, FakeLimits, FakeTenants, FakeUpstream, LoopClock, Script
 
 MODEL = "daemun-demo"
 A, B, C, D = (Replica(name, MODEL, f"http://{name}") for name in "abcd")
+OTHER = Replica("other", "other-model", "http://other")
 ANNA = Principal("key_anna", "anna", "chatbot")
 BORA = Principal("key_bora", "bora", "search", models=frozenset({"other-model"}))
+CHAN = Principal("key_chan", "chan", "play", tier=Tier.FREE)
+
+
+class PressedGate(AsyncioGate):
+    """On that step of the overload ladder for as long as the test wants."""
+
+    cap: int | None = None
+    full: tuple[str, ...] = ()
+
+    def output_cap(self, model: str, ask: Ask) -> int | None:
+        return self.cap if ask.tier is Tier.FREE else None
+
+    def prefers_fall_back(self, model: str, ask: Ask) -> bool:
+        return model in self.full
 
 
 class House:
@@ -27,11 +43,11 @@ class House:
         most_waiting: int = 2,
         limits: FakeLimits | None = None,
     ) -> None:
-        self.tenants = FakeTenants({"dm-anna": ANNA, "dm-bora": BORA})
+        self.tenants = FakeTenants({"dm-anna": ANNA, "dm-bora": BORA, "dm-chan": CHAN})
         self.limits = limits or FakeLimits()
         self.clock = LoopClock()
-        self.gate = AsyncioGate(Patience(most_waiting, busy_s=30, cold_s=120), self.clock)
-        self.gate.resize(MODEL, places)
+        self.gate = PressedGate(Rules(most_waiting, busy_s=30, cold_s=120, prompt_s=30), self.clock, spread=lambda: 0.0)
+        self.gate.resize(MODEL, Capacity(places))
         self.fleet = FakeFleet({MODEL: replicas, "other-model": ()})
         self.upstream = FakeUpstream(*scripts)
         self.ledger = FakeLedger()
@@ -44,6 +60,11 @@ class House:
         self.app = assemble(ports, GatewaySettings(max_body_bytes=4096, max_media_body_bytes=8192))
         self.client = FakeClient(self.app, authorization="Bearer dm-anna")
         self.stranger = FakeClient(self.app)
+
+    def open_other_model(self) -> None:
+        """A replica of it is there, with one place."""
+        self.fleet.set_ready("other-model", [OTHER])
+        self.gate.resize("other-model", Capacity(1))
 
     @property
     def entry(self) -> Entry:

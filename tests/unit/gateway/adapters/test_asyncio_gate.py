@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,20 +12,22 @@ from hypothesis import strategies as st
 
 from gateway.adapters.asyncio_gate import AsyncioGate
 from gateway.errors import CallError, QueueTimeout, ServerOverloaded
-from gateway.policy.admission import Patience
+from gateway.policy.admission import Ask, Capacity, Rules
+from gateway.policy.limits import Tier
 from tests.fakes import LoopClock, VirtualLoop
 
 M = "daemun-demo"
+ASK = Ask("anna", Tier.PAID, prompt_tokens=10, output_tokens=20)
 
 
 def gate(places: int, *, most_waiting: int = 10) -> AsyncioGate:
-    made = AsyncioGate(Patience(most_waiting, busy_s=30, cold_s=120), LoopClock())
-    made.resize(M, places)
+    made = AsyncioGate(Rules(most_waiting, busy_s=30, cold_s=120, prompt_s=30), LoopClock(), spread=lambda: 0.5)
+    made.resize(M, Capacity(places))
     return made
 
 
 async def stay(gate: AsyncioGate, seconds: float, log: list[str] | None = None, name: str = "") -> None:
-    async with gate.place(M):
+    async with gate.place(M, ASK):
         if log is not None:
             log.append(name)
         await asyncio.sleep(seconds)
@@ -44,7 +47,7 @@ async def test_full_queue_rejects_at_once() -> None:
     await asyncio.sleep(1)
     with pytest.raises(ServerOverloaded) as caught:
         await stay(narrow, 1)
-    assert caught.value.retry_after_s == 30
+    assert caught.value.retry_after_s == 45, "nothing was measured yet: the patience, spread out"
     assert narrow.counts(M) == (1, 1)
     await asyncio.gather(*held)
 
@@ -54,7 +57,7 @@ async def test_waiting_ends_when_a_replica_appears() -> None:
     waiting = [asyncio.create_task(stay(cold, 1)) for _ in range(3)]
     await asyncio.sleep(100)
     assert cold.counts(M) == (0, 3)
-    cold.resize(M, 2)
+    cold.resize(M, Capacity(2))
     await asyncio.sleep(0.5)
     assert cold.counts(M) == (2, 1)
     await asyncio.gather(*waiting)
@@ -78,7 +81,7 @@ async def test_patience_grows_when_the_last_replica_goes() -> None:
     held = asyncio.create_task(stay(busy, 500))
     waiting = asyncio.create_task(stay(busy, 1))
     await asyncio.sleep(20)
-    busy.resize(M, 0)
+    busy.resize(M, Capacity(0))
     await asyncio.sleep(30)
     assert busy.counts(M) == (1, 1), "30 s of a cold patience of 120 s are not all of it"
     with pytest.raises(QueueTimeout):
@@ -89,15 +92,15 @@ async def test_patience_grows_when_the_last_replica_goes() -> None:
 
 async def test_models_have_queues_of_their_own() -> None:
     one = gate(1)
-    one.resize("other", 1)
-    async with one.place(M), one.place("other"):
+    one.resize("other", Capacity(1))
+    async with one.place(M, ASK), one.place("other", ASK):
         assert one.counts(M) == one.counts("other") == (1, 0)
 
 
 async def test_failure_in_the_block_gives_the_place_back() -> None:
     one = gate(1)
     with pytest.raises(ZeroDivisionError):
-        async with one.place(M):
+        async with one.place(M, ASK):
             raise ZeroDivisionError
     assert one.counts(M) == (0, 0)
 
@@ -110,6 +113,128 @@ async def test_place_given_to_one_who_is_cancelled_in_that_moment_goes_on() -> N
     asyncio.get_running_loop().call_later(1e-6, second.cancel)
     await asyncio.wait([first, second, third])
     assert log in (["a", "c"], ["a", "b", "c"])
+    assert one.counts(M) == (0, 0)
+
+
+class Told:
+    """What somebody who waits is told, and when. `blocks_s`: for how long its client then reads nothing."""
+
+    def __init__(self, *, blocks_s: float = 0.0) -> None:
+        self.words: list[tuple[float, int, float | None]] = []
+        self._blocks_s = blocks_s
+
+    async def tell(self, position: int, expected_s: float | None) -> None:
+        self.words.append((round(asyncio.get_running_loop().time(), 3), position, expected_s))
+        await asyncio.sleep(self._blocks_s)
+
+
+async def take(gate: AsyncioGate, stays_s: float, told: Told) -> None:
+    place = gate.place(M, ASK)
+    await place.take(told.tell)
+    await asyncio.sleep(stays_s)
+    place.give_back()
+
+
+async def test_who_waits_is_told_so_every_two_seconds_and_who_does_not_never() -> None:
+    one, told = gate(1), [Told() for _ in range(3)]
+    await asyncio.gather(*(take(one, 5, each) for each in told))
+    assert told[0].words == []
+    assert [word[:2] for word in told[1].words] == [(2, 1), (4, 1)]
+    assert [word[:2] for word in told[2].words] == [(2, 2), (4, 2), (6, 1), (8, 1)]
+    assert all(expected_s is not None and expected_s > 0 for *_, expected_s in told[2].words)
+
+
+async def test_place_says_where_its_call_began_to_wait() -> None:
+    one = gate(1)
+    places = [one.place(M, ASK) for _ in range(3)]
+    waiting = [asyncio.create_task(place.take()) for place in places]
+    await asyncio.sleep(1)
+    assert [place.position for place in places] == [0, 1, 2]
+    for place, task in zip(places, waiting, strict=True):
+        await task
+        place.give_back()
+
+
+async def test_client_that_does_not_read_waits_no_longer_than_the_others() -> None:
+    one, told = gate(1), Told(blocks_s=1000)
+    held = asyncio.create_task(stay(one, 500))
+    await asyncio.sleep(0)
+    with pytest.raises(QueueTimeout) as caught:
+        await take(one, 1, told)
+    assert asyncio.get_running_loop().time() == pytest.approx(30)
+    assert (caught.value.position, len(told.words)) == (1, 1)
+    assert one.counts(M) == (1, 0)
+    await held
+
+
+async def test_leaving_while_being_told_gives_the_place_back() -> None:
+    one, told = gate(1), Told(blocks_s=10)
+    held = asyncio.create_task(stay(one, 5))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(take(one, 1, told))
+    await asyncio.sleep(2.5)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert one.counts(M) == (1, 0)
+    waiting = asyncio.create_task(take(one, 1, told))
+    await asyncio.sleep(3)
+    assert one.counts(M) == (1, 0), "started while its client did not read"
+    waiting.cancel()
+    await asyncio.wait([waiting, held])
+    assert one.counts(M) == (0, 0)
+
+
+async def test_own_patience_shortens_the_wait_and_cannot_lengthen_it() -> None:
+    for patience_s, waits_s in ((5, 5), (1000, 30)):
+        one = gate(1)
+        held = asyncio.create_task(stay(one, 500))
+        began = asyncio.get_running_loop().time()
+        await asyncio.sleep(0)
+        with pytest.raises(QueueTimeout):
+            await one.place(M, replace(ASK, patience_s=patience_s)).take()
+        assert asyncio.get_running_loop().time() - began == pytest.approx(waits_s)
+        held.cancel()
+
+
+async def test_who_begins_again_does_not_queue_behind_those_who_wait() -> None:
+    one, log = gate(2), list[str]()
+    broken, healthy = one.place(M, ASK), one.place(M, ASK)
+    await broken.take()
+    await healthy.take()
+    waiting = [asyncio.create_task(stay(one, 1, log, name)) for name in "ab"]
+    await asyncio.sleep(0)
+    one.resize(M, Capacity(1))
+    resuming = asyncio.create_task(broken.resume())
+    await asyncio.sleep(3)
+    assert not resuming.done(), "the only place that is left is another's"
+    healthy.give_back()
+    await resuming
+    await asyncio.sleep(3)
+    assert (one.counts(M), log) == ((1, 2), [])
+    broken.give_back()
+    await asyncio.gather(*waiting)
+    assert log == ["a", "b"]
+
+
+async def test_beginning_again_costs_no_wait_where_there_is_room() -> None:
+    one = gate(1)
+    async with one.place(M, ASK) as place:
+        waiting = asyncio.create_task(stay(one, 1))
+        await asyncio.sleep(1)
+        await place.resume()
+        assert asyncio.get_running_loop().time() == pytest.approx(1)
+    await waiting
+
+
+@pytest.mark.parametrize("places", [0, 1])
+async def test_beginning_again_ends_with_the_patience_and_keeps_the_place_for_its_holder_to_give_back(places: int) -> None:
+    one = gate(2)
+    async with one.place(M, ASK) as place, one.place(M, ASK):
+        one.resize(M, Capacity(places))
+        with pytest.raises(QueueTimeout):
+            await place.resume()
+        assert asyncio.get_running_loop().time() == pytest.approx(30 if places else 120)
+        assert one.counts(M) == (2, 0)
     assert one.counts(M) == (0, 0)
 
 
@@ -132,27 +257,29 @@ def test_no_place_leaks_under_any_schedule(
         async def visit(comes: float, stays: float) -> None:
             nonlocal inside
             await asyncio.sleep(comes)
-            async with shared.place(M):
-                inside += 1
-                try:
-                    assert inside <= most
-                    await asyncio.sleep(stays)
-                finally:
-                    inside -= 1
+            place, told = shared.place(M, ASK), Told(blocks_s=stays % 3)
+            await place.take(told.tell if stays % 2 else None)
+            inside += 1
+            try:
+                assert inside <= most
+                await asyncio.sleep(stays)
+                await place.resume(told.tell)
+            finally:
+                inside -= 1
+                place.give_back()
 
         tasks = [asyncio.create_task(visit(comes, stays)) for comes, stays, _ in visits]
         for task, (_, _, cancelled_at) in zip(tasks, visits, strict=True):
             if cancelled_at is not None:
                 loop.call_later(cancelled_at, task.cancel)
         for at, size in sizes:
-            loop.call_later(at, shared.resize, M, size)
+            loop.call_later(at, shared.resize, M, Capacity(size))
         results: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
         for result in results:
             assert result is None or isinstance(result, CallError | asyncio.CancelledError), result
         assert shared.counts(M) == (0, 0)
-        assert shared._starts == {}
         await asyncio.sleep(100)
-        shared.resize(M, 2)
+        shared.resize(M, Capacity(2))
         await asyncio.gather(stay(shared, 1), stay(shared, 1))
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.protocol.sse import EventSplitter, error_event
+from gateway.protocol.sse import EventSplitter, error_event, waiting_comment
 from tests.strategies import cuts
 from tests.vllm_stream import cut
 
@@ -41,3 +41,9 @@ def test_lines_may_end_as_in_http(points: list[int]) -> None:
     events = [event for piece in cut(data, points) for event in splitter.feed(piece)]
     assert events == [b'data: {"a":1}\n\n', b": ping\n\n", b"data: [DONE]\n\n"]
     assert splitter.rest() == b""
+
+
+def test_word_to_who_waits_is_a_comment_in_whole_seconds_rounded_up() -> None:
+    assert waiting_comment(3, 11.2) == b": daemun position=3 expected_wait_s=12\n\n"
+    assert waiting_comment(1, 0.0) == b": daemun position=1 expected_wait_s=0\n\n"
+    assert waiting_comment(2, None) == b": daemun position=2\n\n"

@@ -30,6 +30,13 @@ def test_several_engines_count_by_the_fullest_and_together() -> None:
     assert pressure(PAGE + second) == Pressure(0.75, waiting=4, kv_tokens=2 * 4096 * 16)
 
 
+def test_engines_own_word_for_its_size_counts_before_the_product() -> None:
+    """For models whose layers have caches of different kinds, blocks times tokens would be too much."""
+    page = PAGE.replace(b'engine="0",num_gpu', b'engine="0",kv_cache_size_tokens="50000",num_gpu')
+    assert pressure(page) == Pressure(0.25, waiting=3, kv_tokens=50000)
+    assert pressure(page.replace(b'"50000"', b'"None"')) == Pressure(0.25, waiting=3, kv_tokens=4096 * 16)
+
+
 def test_size_is_unknown_where_the_engine_does_not_say() -> None:
     assert pressure(b"vllm:kv_cache_usage_perc 1.0\n") == Pressure(1.0)
     assert pressure(PAGE.replace(b'"4096"', b'"None"')) == Pressure(0.25, waiting=3)

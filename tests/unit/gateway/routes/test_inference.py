@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from gateway.dispatch import MOST_ATTEMPTS
+from gateway.policy.admission import Capacity
 from gateway.protocol.openai import UsageWish
 from gateway.protocol.usage import Usage
 from tests.fakes import FakeClient, FakeConnection, Leaving, Script
@@ -160,7 +161,7 @@ async def test_places_without_replicas_fail_and_are_given_back() -> None:
 
 async def test_replica_that_comes_back_within_the_patience_serves_the_call() -> None:
     house = House(says(), places=0)
-    asyncio.get_running_loop().call_later(50, house.gate.resize, MODEL, 1)
+    asyncio.get_running_loop().call_later(50, house.gate.resize, MODEL, Capacity(1))
     assert (await house.client.post(CHAT, STREAM)).status == 200
     assert house.entry.queue_s == pytest.approx(50)
 
@@ -219,10 +220,10 @@ async def test_client_may_leave_at_any_time(body: bytes, after_s: float) -> None
 
 async def test_client_that_leaves_the_queue_is_a_499() -> None:
     house = House(Script(), places=0)
-    received = await house.client.post(CHAT, STREAM, Leaving(after_s=5))
+    received = await house.client.post(CHAT, STREAM, Leaving(after_s=1.5))
     assert received.messages == []
     assert (house.entry.outcome, house.entry.status) == ("aborted", 499)
-    assert house.entry.duration_s == pytest.approx(5)
+    assert house.entry.duration_s == pytest.approx(1.5)
     assert house.has_given_everything_back()
     assert house.upstream.calls == []
 

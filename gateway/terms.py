@@ -1,0 +1,85 @@
+"""On what terms a call is taken: its tier, the model that it goes to, its allowance of output, and what its answer says of that.
+
+This is the part of the overload ladder that changes a call before it asks for a place: the gate says which step we are on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.policy.admission import Ask
+from gateway.policy.limits import Tier
+from gateway.ports import Ports, Principal
+from gateway.protocol import service_tier
+from gateway.protocol.endpoint import Api
+from gateway.protocol.openai import Request, changed
+
+Header = tuple[bytes, bytes]
+
+_BYTES_A_TOKEN = 4  # of a prompt's JSON; for weighing calls against each other, not for counting
+_USUAL_ANSWER_TOKENS = 256
+_TIER = {tier: (service_tier.HEADER, tier.value.encode()) for tier in Tier}
+
+
+class Terms:
+    """What becomes of a request: `request` is what goes to the engine, `headers` are for the head of whatever the answer is."""
+
+    __slots__ = ("ask", "headers", "request", "tier")
+
+    def __init__(self, request: Request, tier: Tier, ask: Ask, headers: list[Header]) -> None:
+        self.request = request
+        self.tier = tier
+        self.ask = ask
+        self.headers = headers
+
+    def echoed(self, body: bytes) -> bytes:
+        """A whole answer, with the tier in it where the client asked for one and the engine left it open."""
+        asked = self.request.service_tier
+        return body if asked is None else service_tier.echoed(body, service_tier.word(self.tier, asked))
+
+
+def terms(request: Request, principal: Principal, ports: Ports, *, patience_s: float | None, headers: list[Header]) -> Terms:
+    """Decide, and add to `headers` what the client should know."""
+    gate, tier = ports.gate, service_tier.used(request.service_tier, principal.tier)
+    headers.append(_TIER[tier])
+    ask = _ask(request, principal, tier, patience_s)
+    fall_backs = request.models or principal.fallbacks
+    if fall_backs and gate.prefers_fall_back(request.model, ask):
+        model = _with_room(fall_backs, request.model, principal, ports)
+        if model is not None:
+            request = changed(request, model=model)
+            headers.append((b"x-daemun-model-used", model.encode()))
+    cap = gate.output_cap(request.model, ask)
+    if cap is not None and (request.max_tokens is None or request.max_tokens > cap):
+        request = changed(request, most_tokens=cap)
+        ask = _ask(request, principal, tier, patience_s)
+        headers.append((b"x-daemun-output-cap", b"%d" % cap))
+    if request.service_tier is not None and request.endpoint.api is Api.RESPONSES:
+        request = changed(request, service_tier=service_tier.engines_word(tier))
+    return Terms(request, tier, ask, headers)
+
+
+def prompt_estimate(request: Request) -> int:
+    return len(request.prompt) // _BYTES_A_TOKEN
+
+
+def answer_estimate(request: Request) -> int:
+    """Of all choices together."""
+    return (_USUAL_ANSWER_TOKENS if request.max_tokens is None else request.max_tokens) * request.n
+
+
+def _ask(request: Request, principal: Principal, tier: Tier, patience_s: float | None) -> Ask:
+    return Ask(principal.tenant, tier, prompt_estimate(request), answer_estimate(request), principal.weight, patience_s)
+
+
+def _with_room(models: Iterable[str], full: str, principal: Principal, ports: Ports) -> str | None:
+    """The first of these that is there, that the key may use, and that would start the call at once."""
+    there = ports.fleet.models()
+    return next(
+        (
+            model
+            for model in models
+            if model != full and model in there and principal.may_use(model) and ports.gate.has_room(model)
+        ),
+        None,
+    )
