@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from benchmarks.gateway.peers import DAEMUN, DIRECT, LITELLM
 from benchmarks.gateway.processes import BenchmarkError, processor_s
 from benchmarks.gateway.quiet import Watch
@@ -83,12 +85,13 @@ def run(plan: Plan, say: Say, folder: Path) -> Results:
         results.capacity = capacity(direct, plan)
         say("engines that are never idle complete {:.1f} calls/s, {:.0f} tokens/s".format(*results.capacity))
         for seed, step, target in _turns(plan, targets):
-            _one(_Turn(plan, seed, step, target), engines, results, say)
+            _one(_Turn(folder, plan, seed, step, target), engines, results, say)
     return results
 
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
+    folder: Path
     plan: Plan
     seed: int
     step: float
@@ -113,6 +116,7 @@ def _one(turn: _Turn, engines: Engines, results: Results, say: Say) -> None:
     results.others_percent.append(watch.others_percent())
     results.gateway_share[target.name, turn.step].append((_processor_s(target) - before) / report.took_s)
     results.engine_late_ms.append(engines.late_ms())
+    (turn.folder / f"{target.name}-{turn.step:g}x-seed{turn.seed}.json").write_bytes(msgspec.json.encode(report.calls))
     figures = of_run(load, report.calls)
     say(f"{where}: {line(figures)}; engines late by up to {results.engine_late_ms[-1]:.0f} ms")
     if figures.counts:

@@ -26,6 +26,7 @@ class Client:
 
     idle: dict[int, list[StreamConnection]] = field(default_factory=dict)
     busy: set[StreamConnection] = field(default_factory=set)
+    has_left: bool = False
 
     async def ask(self, request: Request, reading: Reading) -> bool:
         """Whether the answer ended in order. Raises OSError."""
@@ -34,15 +35,22 @@ class Client:
             idle.pop()
         connection = idle.pop() if idle else await StreamConnection.to(request.port)
         self.busy.add(connection)
-        in_order = await connection.ask(request.raw, reading)
-        self.busy.discard(connection)
-        if in_order and not connection.closed:
+        in_order = False
+        try:
+            in_order = await connection.ask(request.raw, reading)
+        finally:
+            self.busy.discard(connection)
+            if not in_order or self.has_left:
+                connection.abort()
+        if not connection.closed:
             idle.append(connection)
         return in_order
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
+        self.has_left = True  # what is still connecting does so in vain
         for connection in (*self.busy, *(one for idle in self.idle.values() for one in idle)):
             connection.abort()
+        await asyncio.sleep(0)  # for it to happen
 
 
 class OpenLoop:
@@ -69,12 +77,13 @@ class OpenLoop:
             task.add_done_callback(tasks.discard)
         await asyncio.sleep(max(0.0, until - self._now()))
         self._ending = True
-        self._client.leave()
+        await self._client.leave()
         if tasks:
             _, left = await asyncio.wait(tasks, timeout=_LEAVE_S)
             for task in left:  # not even connected yet
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.sleep(0)
         return LoadReport(self._calls, time.process_time(), self._now())
 
     def _now(self) -> float:
@@ -128,7 +137,7 @@ async def closed_loop(plan: ClosedPlan) -> ClosedReport:
     for task in users:
         task.cancel()
     await asyncio.gather(*users, return_exceptions=True)
-    client.leave()
+    await client.leave()
     return report
 
 
