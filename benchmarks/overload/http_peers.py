@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -57,22 +57,38 @@ class Engines:
         return all(state["running"] == state["waiting"] == 0 for state in self.states())
 
 
+class Behind(Protocol):
+    """The engines of a run, as far as a run looks at them."""
+
+    def are_idle(self) -> bool: ...
+
+    def late_ms(self) -> float: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where calls are sent to. `keys`: by tier, its tenants'."""
+    """Where calls are sent to. `keys`: by tier, its tenants'. `exact`: a real engine, told how many tokens to make."""
 
     name: str
     ports: tuple[int, ...]
     keys: dict[str, list[str]]
     process: psutil.Process | None
+    model: str = MODEL
+    path: str = PATH
+    exact: bool = False
 
     def answers(self) -> bool:
         """Whether a lone call is answered soon."""
         began = time.monotonic()
         try:
-            return _ask(self.ports[0], next(iter(self.keys.values()))[0]) == 200 and time.monotonic() - began < _SETTLED_S
+            return self._ask() == 200 and time.monotonic() - began < _SETTLED_S
         except OSError:
             return False
+
+    def _ask(self) -> int:
+        question = {"role": "user", "content": "안녕하세요, 2 tokens"}
+        body = json.dumps({"model": self.model, "messages": [question], "max_tokens": 2}).encode()
+        return exchange(self.ports[0], "POST", self.path, body, next(iter(self.keys.values()))[0])[0]
 
 
 @contextmanager
@@ -106,7 +122,7 @@ def target(name: str, behind: Engines, tiers: Sequence[str], folder: Path) -> It
         yield made
 
 
-def settle(behind: Engines, gone_to: Target) -> bool:
+def settle(behind: Behind, gone_to: Target) -> bool:
     """Wait until nothing of a run is left; whether that was so in time."""
     until = time.monotonic() + _SETTLE_S
     while time.monotonic() < until:
@@ -170,15 +186,11 @@ def _until(true: Callable[[], bool], process: psutil.Popen, what: str, log: Path
 
 def _get(port: int, path: str) -> dict[str, Any]:
     """Raises OSError."""
-    return dict(json.loads(_exchange(port, "GET", path)[1]))
+    return dict(json.loads(exchange(port, "GET", path)[1]))
 
 
-def _ask(port: int, key: str) -> int:
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "안녕하세요, 2 tokens"}], "max_tokens": 2}
-    return _exchange(port, "POST", PATH, json.dumps(body).encode(), key)[0]
-
-
-def _exchange(port: int, method: str, path: str, body: bytes | None = None, key: str = "none") -> tuple[int, bytes]:
+def exchange(port: int, method: str, path: str, body: bytes | None = None, key: str = "none") -> tuple[int, bytes]:
+    """Status and body. Raises OSError."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request(method, path, body, {"authorization": f"Bearer {key}", "content-type": "application/json"})
