@@ -20,6 +20,7 @@ from benchmarks.gateway.processes import GATEWAY_CORE, LOAD_CORE, BenchmarkError
 MODEL = "simulated"
 PATH = "/v1/chat/completions"
 TENANTS_PER_TIER = 2
+PROMPT_S = 0.1  # a paid call that would wait longer is told so at once; a first token takes three times that when nobody waits
 PATIENCE_S = 2.0  # of a client that waits, so that its target can be met
 _START_S = 120.0
 _SETTLE_S = 40.0
@@ -133,16 +134,16 @@ def settle(behind: Behind, gone_to: Target) -> bool:
     return False
 
 
-def queue_settings(kind: EngineKind) -> dict[str, object]:
-    """Places as many as the engines have seats, and a patience that a client with a target can use; all else as it comes."""
-    return {"places_per_replica": kind.seats, "patience_s": PATIENCE_S}
+def queue_settings(seats: int) -> dict[str, object]:
+    """Places as many as the engines have seats, and patience of which the targets can be met; all else as it comes."""
+    return {"places_per_replica": seats, "patience_s": PATIENCE_S, "batch_patience_s": PATIENCE_S, "prompt_s": PROMPT_S}
 
 
 def _daemun(behind: Engines, port: int, tiers: Sequence[str], folder: Path) -> tuple[list[str], dict[str, list[str]]]:
     """Real settings, real keys of as many tenants, the ledger on."""
     settings = folder / "daemun.yaml"
     fleets = [{"kind": "static", "urls": [f"http://127.0.0.1:{engine}" for engine in behind.ports], "models": [MODEL]}]
-    queue = queue_settings(behind.kind)
+    queue = queue_settings(behind.kind.seats)
     values = {"state_dir": str(folder / "state"), "gateway": {"port": port, "fleets": fleets, "queue": queue}}
     settings.write_text(json.dumps(values))  # JSON is YAML
     command = [sys.executable, "-m", "daemun", "--config", str(settings)]

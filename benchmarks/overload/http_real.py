@@ -21,7 +21,7 @@ import psutil
 
 from benchmarks.gateway.peers import DAEMUN, DIRECT
 from benchmarks.gateway.processes import BenchmarkError, free_port
-from benchmarks.overload.http_peers import PATH, PATIENCE_S, Target, exchange
+from benchmarks.overload.http_peers import PATH, Target, exchange, queue_settings
 
 MODEL = "daemun-demo"
 SEATS = 64  # as the catalogue has it
@@ -85,7 +85,7 @@ def _variables(folder: Path, temp_root: Path, port: int, dashboard: int, proxy: 
         "STATE_DIR": str(folder / "state"),
         "GATEWAY__PORT": str(port),
         "GATEWAY__FLEETS": json.dumps([{"kind": "ray", "url": f"http://127.0.0.1:{dashboard}"}]),
-        "GATEWAY__QUEUE": json.dumps({"places_per_replica": SEATS, "patience_s": PATIENCE_S}),
+        "GATEWAY__QUEUE": json.dumps(queue_settings(SEATS)),
         "SERVING__DASHBOARD_PORT": str(dashboard),
         "SERVING__PROXY_PORT": str(proxy),
         "SERVING__DRAIN_S": "5",
