@@ -49,14 +49,14 @@ class QueueSettings(Frozen):
     cold_patience_s: float = Field(120.0, gt=0, description="Longest wait, in seconds, while no replica is ready.")
     batch_patience_s: float = Field(600.0, gt=0, description="Longest wait of a batch call while replicas are ready.")
     prompt_s: float = Field(
-        0.5, ge=0, description="A reserved or paid call that would wait longer is rejected at once, unless it says otherwise."
+        0.05, ge=0, description="Beyond its tier's share, a reserved or paid call waits no longer, unless it says so itself."
     )
     heartbeat_s: float = Field(2.0, gt=0, description="Seconds between two words to a streaming client that waits.")
     target_first_token_s: float = Field(2.0, gt=0, description="The time to the first token that replicas should keep to.")
     free_output_cap_tokens: int = Field(256, ge=1, description="The most output of a free call while we are overloaded.")
-    reserved_share: float = Field(0.4, ge=0, le=1, description="What is kept for reserved calls where tiers compete.")
-    paid_share: float = Field(0.4, ge=0, le=1, description="The same for paid calls.")
-    free_share: float = Field(0.2, ge=0, le=1, description="The same for free calls; batch calls get what nobody else wants.")
+    reserved_share: float = Field(0.4, gt=0, le=1, description="What is kept for reserved calls where tiers compete.")
+    paid_share: float = Field(0.4, gt=0, le=1, description="The same for paid calls.")
+    free_share: float = Field(0.2, gt=0, le=1, description="The same for free calls; batch calls get what nobody else wants.")
 
 
 class TimeoutSettings(Frozen):

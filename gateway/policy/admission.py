@@ -157,7 +157,7 @@ _KV_USED = 0.95  # of the cache; the rest is for what estimates were wrong by
 _BATCH_USED = 0.9  # of all that there is: batch has what is idle, and whoever comes next shall find a place
 _FULL = 0.8  # of the places or tokens: from then on the replicas count as full
 _RATE_MEMORY_S = 10.0
-_CROWD = 2  # one tenant, or tier, may have so many times as many calls waiting as the room has places left
+_ROOM_USED = (1.0, 1.0, 7.0 / 8.0, 3.0 / 4.0)  # by tier: free and batch calls leave room to wait for those before them
 _BATCH_SHARE = 1e-9
 _RESERVE_EVERY_S, _RESERVE_SHARE = 0.25, 1.0 / 8.0
 _GUESSES = 8  # at when a call's turn will be, each later than the one before
@@ -492,12 +492,10 @@ class WaitingRoom:
         return patience_s if ask.patience_s is None else min(patience_s, ask.patience_s)
 
     def _may_wait(self, call: Call, returned: bool, now: float) -> bool:
-        room = self._rules.most_waiting - self._waiting
-        if room <= 0:
-            return False
+        room = int(self._rules.most_waiting * _ROOM_USED[call.tier]) - self._waiting
         queue, ask = self._queues[call.tier], call.ask
-        # Dynamic thresholds (Choudhury and Hahne, 1998): who queues most leaves room for those who come after.
-        if not returned and (len(call.line.numbers) >= _CROWD * room or queue.waiting >= _CROWD * room):
+        # A dynamic threshold (Choudhury and Hahne, 1998): whoever queues most leaves as much room for those who come after.
+        if room <= 0 or (not returned and len(call.line.numbers) >= room):
             return False
         most_s = self._patience_s(ask)
         if call.tier < _FREE and ask.patience_s is None and self._capacity.places > 0 and self._is_beyond(call, queue):

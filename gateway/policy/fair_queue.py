@@ -19,6 +19,7 @@ from gateway.policy.drain import Pace
 _USAGE_MEMORY_S = 5.0
 _IDLE_S = 30.0
 _SLACK_CALLS = 32  # so many calls' cost a tenant may be ahead of the others to keep what its callers were told
+_MANY = 5  # calls of a tenant that wait: one with fewer is never passed over
 _MOST_LOOKED_AT = 64
 _BEFORE_ALL = -(1 << 48)
 
@@ -155,7 +156,7 @@ class FairQueue:
     def head(self) -> Call:
         """Whose turn it is; somebody has to wait."""
         number = self._order[0][1]
-        if self.returned > 0.0 and number > 0:
+        if self.returned > 0.0 and number > 0 and len(self._heads[number].numbers) >= _MANY:
             number = self._first_returned(number)
         return self._heads[number].calls[number]
 

@@ -43,6 +43,11 @@ async def test_running_and_waiting_calls_and_their_tokens_are_shown_by_tier() ->
     assert (shown["tiers"]["paid"]["running"], shown["tiers"]["free"]["waiting"]) == (1, 1)
     assert shown["tiers"]["paid"]["running_tokens"] == shown["tiers"]["free"]["waiting_tokens"] == 256
     assert (shown["rejected"], shown["step"]) == (1, "rejecting")
+    assert shown["calls"] == dict.fromkeys(("evicted", "left", "resumed", "capped", "fell_back"), 0) | {
+        "at_once": 1,
+        "waited": 1,
+        "rejected": 1,
+    }
     assert shown["arrivals_per_s"] > 0
     assert {"arrival_tokens_per_s", "drain_per_s", "drain_tokens_per_s", "rejections_per_s", "kv_tokens"} <= shown.keys()
     await asyncio.gather(*calls)
