@@ -98,7 +98,7 @@ def _worker(
 
 
 def _wait_until_ready(url: str) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while True:
         try:
             if httpx.get(f"{url}/health/ready").status_code == 200:

@@ -73,8 +73,8 @@ def test_script_answers_as_the_model_does(
 
 
 def run(client: redis.Redis, ask: Ask, ahead_ms: int) -> tuple[int, Given]:
-    arguments = [ask.worker, ask.number, ask.workers, ask.calendar.offset_ms, ahead_ms, ",".join(ask.dead)]
+    arguments: list[str | int] = [ask.worker, ask.number, ask.workers, ask.calendar.offset_ms, ahead_ms, ",".join(ask.dead)]
     arguments += [ask.period.value, ask.calendar.phase_ms, ask.limit, ask.window, ask.told, ask.need, ask.lasts_ms]
     answer = client.evalsha(SCRIPT.digest, 1, "limit", *arguments)
-    now_ms, *figures = answer  # type: ignore[misc]
+    now_ms, *figures = answer
     return now_ms, Given(*figures)
