@@ -13,6 +13,9 @@ Ticket = NewType("Ticket", int)
 PROMPT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0
 
 
+TIERS = (Tier.RESERVED, Tier.PAID, Tier.FREE, Tier.BATCH)  # by number, the first served first
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Tokens are estimates; `patience_s` is the request's own longest wait. `caller`: which of the tenant's clients it is, as far

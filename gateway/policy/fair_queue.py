@@ -12,6 +12,7 @@ Within a tenant: first come, first served; those who were told to come again, an
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
 
 from gateway.policy.ask import Ask, Ticket, cost_of
 from gateway.policy.drain import Pace
@@ -112,6 +113,7 @@ class FairQueue:
         self.promised = 0.0
         self.dues: list[float] = []  # of all promises, in order
         self.usage = Pace(_USAGE_MEMORY_S)
+        self._busy_weights = 0.0  # of those who have calls waiting or running
         self._lines = 0  # that have calls waiting or were promised a turn
         self._weights = 0.0  # of those who wait or were promised a turn
         self._order: list[tuple[float, int]] = []  # counter and first number of each line that waits
@@ -153,12 +155,19 @@ class FairQueue:
         self._active(line)
         self._list(line)
 
-    def head(self) -> Call:
-        """Whose turn it is; somebody has to wait."""
-        number = self._order[0][1]
-        if self.returned > 0.0 and number > 0 and len(self._heads[number].numbers) >= _MANY:
-            number = self._first_returned(number)
-        return self._heads[number].calls[number]
+    def turns(self) -> Iterator[Call]:
+        """Whose turn it is, and who comes next if that call has to leave a place for others: tenants that are not far ahead of
+        the first. Somebody has to wait.
+        """
+        first = self._order[0][1]
+        if self.returned > 0.0 and first > 0 and len(self._heads[first].numbers) >= _MANY:
+            first = self._first_returned(first)
+            yield self._heads[first].calls[first]
+        most = self._order[0][0] + _SLACK_CALLS * self.backlog / self.waiting
+        for counter, number in self._order[:_MOST_LOOKED_AT]:
+            if counter > most:
+                return
+            yield self._heads[number].calls[number]
 
     def _first_returned(self, otherwise: int) -> int:
         """Of the tenants that are not far ahead of the first, one whose caller came when told."""
@@ -191,10 +200,18 @@ class FairQueue:
         """It does not wait (any more) and is charged."""
         line = call.line
         self._clock = max(self._clock, line.counter)
+        self._inactive(line)
         line.running += 1
+        self._active(line)
         line.usage.add(call.cost, now)
         self.usage.add(call.cost, now)
         self.charge(line, call.cost)
+
+    def end(self, line: Line) -> None:
+        """One of its running calls does not run any more."""
+        self._inactive(line)
+        line.running -= 1
+        self._active(line)
 
     def charge(self, line: Line, cost: float) -> None:
         """Negative: it was charged too much before."""
@@ -241,6 +258,10 @@ class FairQueue:
         """The cost by which the line is ahead of those who wait."""
         return max(0.0, line.counter - self._order[0][0]) * line.weight if self._order else 0.0
 
+    def busy_weights(self, line: Line) -> float:
+        """Of all who have calls waiting or running, and of this one."""
+        return self._busy_weights if line.numbers or line.running else self._busy_weights + line.weight
+
     def others(self, line: Line) -> int:
         """How many others take turns."""
         return self._lines - 1 if line.numbers or line.promises else self._lines
@@ -273,11 +294,16 @@ class FairQueue:
             del self._heads[number]
 
     def _active(self, line: Line) -> None:
+        """What is known of all lines together, with this one; `_inactive`: without it."""
+        if line.numbers or line.running:
+            self._busy_weights += line.weight
         if line.numbers or line.promises:
             self._weights += line.weight
             self._lines += 1
 
     def _inactive(self, line: Line) -> None:
+        if line.numbers or line.running:
+            self._busy_weights -= line.weight
         if line.numbers or line.promises:
             self._weights -= line.weight
             self._lines -= 1

@@ -18,6 +18,7 @@ MOST_S, _SECONDS = 600, 1024
 _GRACE_S, _GRACE_SHARE = 2.0, 0.25
 _NEWS = 1.0 / 64.0
 _LEAST_KEPT = 0.02
+_RISEN = 1.1
 
 
 class Promises:
@@ -32,6 +33,8 @@ class Promises:
         self._kept_share = 1.0
         self._booked = [0.0] * _SECONDS  # cost promised to start in each second from now on
         self._second = 0
+        self._full_from = self._full_until = -math.inf
+        self._full_at_rate = 0.0
 
     @property
     def waiting(self) -> int:
@@ -51,9 +54,16 @@ class Promises:
         promised when the rate was taken for less, leaves gaps, and they are filled first.
         """
         most = rate * BOOKED / self._kept_share
-        for told_s in range(max(1, math.ceil(earliest_s)), MOST_S):
+        first = max(1, math.ceil(earliest_s))
+        # All is promised up to where the last search from as early on ended, unless the rate has risen since.
+        goes_on = most <= self._full_at_rate * _RISEN and self._full_from <= now + first <= self._full_until
+        for told_s in range(max(first, int(self._full_until - now)) if goes_on else first, MOST_S):
             booked = self._booked[int(now + told_s) % _SECONDS]
             if booked + cost <= most or booked <= 0.0:
+                if goes_on:
+                    self._full_until = now + told_s
+                else:
+                    self._full_from, self._full_until, self._full_at_rate = now + first, now + told_s, most
                 return told_s
         return MOST_S
 

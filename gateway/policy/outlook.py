@@ -1,0 +1,108 @@
+"""When a call's turn will be: from what is before it and the rate at which full replicas drain."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+
+from gateway.policy.drain import Drain
+from gateway.policy.fair_queue import Call, FairQueue, Line
+from gateway.policy.holding import BATCH, KV_USED, Holding
+from gateway.policy.promise import BOOKED, Promises
+
+_GUESSES = 8  # at when a call's turn will be, each later than the one before
+_LEAST_BATCH = 0.02  # of the rate, for telling batch calls anything at all
+
+
+class Outlook:
+    def __init__(self, holding: Holding, queues: list[FairQueue], promises: list[Promises]) -> None:
+        self._holding = holding
+        self._queues = queues
+        self._promises = promises
+        self._drain = Drain()
+
+    def passed(self, now: float) -> None:
+        """Called before what runs changes, and before the rate is asked for."""
+        self._drain.passed(self._holding.calls, self._holding.tokens, self._holding.is_full, now)
+
+    def left(self, call: Call) -> None:
+        self._drain.left(call.cost)
+
+    def rate(self, tier: int, now: float) -> float:
+        """The cost a second at which this tier's calls start while some of them wait: what the others do not use of all there
+        is, and its share at least. 0: not known yet.
+        """
+        capacity, shares = self._holding.capacity, self._holding.shares
+        self.passed(now)
+        rate = self._drain.per_s(capacity.places, capacity.tokens * KV_USED, self._holding.typical_cost)
+        others, rivals = 0.0, shares[tier]
+        for other in range(BATCH):
+            if other != tier:
+                others += self._queues[other].usage.per_s(now)
+                if self._queues[other].waiting:
+                    rivals += shares[other]
+        return max(rate - others, rate * (_LEAST_BATCH if tier == BATCH else shares[tier] / rivals))
+
+    def starts_within(self, most_s: float, call: Call, returned: bool, now: float) -> bool:
+        """Whether a call that comes now would. Those who were told to come before its turn are ahead of it; so the later that
+        is, the more they are.
+        """
+        queue, line, rate = self._queues[call.tier], call.line, self.rate(call.tier, now)
+        if not rate:
+            return True
+        if returned:
+            return self._turn_s(queue, line, line.returned, queue.returned, rate, now) <= most_s
+        kept, before_s = self._promises[call.tier].kept_share, 0.0
+        for _ in range(_GUESSES):
+            own = line.backlog + line.promised_before(now + before_s) * kept
+            ahead = queue.backlog + queue.promised_before(now + before_s) * kept
+            wait_s = self._turn_s(queue, line, own, ahead, rate, now)
+            if wait_s > most_s:
+                return False
+            if wait_s <= before_s:
+                return True
+            before_s = wait_s
+        return False
+
+    def wait_s(self, call: Call, now: float) -> float | None:
+        """From now on, of a call that waits; None: not known."""
+        queue, line, rate = self._queues[call.tier], call.line, self.rate(call.tier, now)
+        if not rate:
+            return None
+        own = line.backlog / len(line.numbers) * bisect_left(line.numbers, call.number)
+        return self._turn_s(queue, line, own, queue.backlog / queue.waiting * queue.ahead(call), rate, now)
+
+    def backlog_s(self, tier: int, now: float) -> float:
+        """What all that wait in a tier, or were told to come again, will take."""
+        queue, rate = self._queues[tier], self.rate(tier, now)
+        return (queue.backlog + queue.promised * self._promises[tier].kept_share) / rate if rate else 0.0
+
+    def promised_s(self, tier: int, line: Line, cost: float, now: float) -> float | None:
+        """The first time behind all who wait that is not promised to anybody; but a tenant that others have pushed back to more
+        than twice what its fair share takes gets that, promised or not. None: not known.
+        """
+        queue, promises, rate = self._queues[tier], self._promises[tier], self.rate(tier, now)
+        if not rate:
+            return None
+        earliest_s = self._turn_s(queue, line, line.backlog, queue.backlog, rate, now)
+        own = line.backlog + line.promised * promises.kept_share + queue.debt(line)
+        fair_s = self._fair(queue, line, own) / (rate * BOOKED)
+        free_s = float(promises.free_s(earliest_s, cost, rate, now))
+        return free_s if free_s < 2.0 * fair_s else max(earliest_s, fair_s)
+
+    def _turn_s(self, queue: FairQueue, line: Line, own: float, ahead: float, rate: float, now: float) -> float:
+        """Until a call starts that so much of its own tenant's cost is before, and of all of its tier's if no others come.
+
+        Not longer than the tenant's fair share takes, which nobody can take away. Below that, as if tenants with less waiting
+        went on as they do.
+        """
+        own += queue.debt(line)
+        rest = rate - queue.usage.per_s(now) + line.usage.per_s(now)
+        flow = own * rate / rest if rest > 0.0 else math.inf if own else 0.0
+        return (min(self._fair(queue, line, own), max(ahead, flow)) + self._holding.typical_cost) / rate
+
+    def _fair(self, queue: FairQueue, line: Line, own: float) -> float:
+        """Cost of the tier that is served before a call with so much of its own tenant's before it: while that is, the others
+        are served by weight, and they may have one call each that comes first.
+        """
+        return own * queue.weights(line) / line.weight + self._holding.typical_cost * queue.others(line)
