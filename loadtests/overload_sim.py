@@ -1,4 +1,4 @@
-"""Calls in virtual time, through a waiting room or without one, to a fleet of engine models. Pure: the same visits give the same end.
+"""Calls in virtual time, through a waiting room or without one, to a fleet of engine models. Pure: same visits, same end.
 
 What is simulated is what stands between a client and its tokens: the gateway's own `WaitingRoom`, code unchanged, and for each
 replica an `EngineModel`. Not simulated: the network, the gateway's own time, prefix caches.
