@@ -21,6 +21,7 @@ _FULL = 0.8  # of the places or tokens: from then on the replicas count as full
 _BATCH_USED = 0.9  # of all there is: batch has what is idle, and whoever comes next shall find a place
 _BATCH_SHARE = 1e-9
 _GENEROUS = 1.5  # times its part a tenant may have before it leaves places for the others
+_FOR_TENANTS = 2  # places that it leaves them
 _KEPT_EVERY_S, _MOST_KEPT = 0.25, 1.0 / 8.0  # how often the places kept free are counted anew, and of all places
 _DEPARTURES = 2.0  # as many calls as come of those who have less until so many have left
 _RATE_MEMORY_S = 10.0
@@ -128,12 +129,12 @@ class Holding:
                 kept += max(0, min(self._kept[other], int(self.shares[other] * places) - self.running[other]))
         if tier == BATCH:
             kept += int(places * (1.0 - _BATCH_USED))
-        elif kept < self._kept[tier] and self._part(call, queue, 1) > _GENEROUS:
-            kept = self._kept[tier]
+        elif kept < _FOR_TENANTS and self._part(call, queue, 1) > _GENEROUS:
+            kept = min(_FOR_TENANTS, self._kept[tier])
         return min(kept, int(places * _MOST_KEPT))
 
     def _count_kept(self, now: float) -> None:
         departures = self.departures.per_s(now)
         for tier in range(BATCH):
             come = self.arrivals[tier].per_s(now) / departures if departures > 0.0 else 0.0
-            self._kept[tier] = math.ceil(_DEPARTURES * min(1.0, come))
+            self._kept[tier] = math.ceil(_DEPARTURES * come)
