@@ -37,8 +37,8 @@ class EngineKind:
     """
 
     figures: str = "demo-cpu"
-    scale: float = 0.15
-    seats: int = 16
+    scale: float = 0.22
+    seats: int = 6
     replicas: int = 2
 
 
