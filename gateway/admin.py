@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from gateway.exchange import BodyLimits
@@ -35,9 +35,11 @@ within 2 s. The token is in the file `admin-token` in state_dir.
 """
 
 
-def create_admin_app(admin: TenantAdmin, token: str) -> FastAPI:
+def create_admin_app(admin: TenantAdmin, token: str, *others: APIRouter) -> FastAPI:
+    """`others` are what operators may ask besides, with the same token."""
     app = FastAPI(title="daemun admin", version=version("daemun"), description=_DESCRIPTION, redoc_url=None)
-    app.include_router(admin_routes.router(admin))
+    for router in (admin_routes.router(admin), *others):
+        app.include_router(router)
     error_answers.add_to(app)
     app.add_middleware(AdminGuard, token=token)
     app.add_middleware(Edge, limits=BodyLimits(_BODY_BYTES, _BODY_BYTES))

@@ -87,7 +87,7 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
             await running.enter_async_context(upstream)
             await running.enter_async_context(fleet)
             if settings.admin.port is not None:
-                admin = create_admin_app(tenancy.admin, token)
+                admin = create_admin_app(tenancy.admin, token, demand.router(gate, fleet, loopback_only=False))
                 await running.enter_async_context(AdminListener(admin, settings.admin.host, settings.admin.port))
             yield
 
@@ -160,7 +160,7 @@ def _event_target(events: EventsSettings) -> EventTarget | None:
 
 def _grants(settings: LimitSettings, state_dir: Path, clock: Clock, sums: LedgerSums) -> LocalGrants | RedisGrants:
     file, offset_ms = LeaseFile(lease_folder(state_dir)), int(settings.utc_offset_hours * 3_600_000)
-    if settings.redis is None:
+    if settings.address is None:
         return LocalGrants(file, clock, offset_ms=offset_ms, sums=sums)
     without = WithoutRedis(settings.most_workers if settings.without_redis == "share" else None)
-    return RedisGrants(settings.redis, file, clock, offset_ms=offset_ms, without=without)
+    return RedisGrants(settings.address, file, clock, offset_ms=offset_ms, without=without)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from gateway.policy.cost import Energy, Price, Rates
 
@@ -161,9 +161,8 @@ class EventsSettings(Frozen):
 class LimitSettings(Frozen):
     """How the limits of tenants, projects and keys are held. The limits themselves are in the store."""
 
-    redis: str | None = Field(
+    redis: SecretStr | None = Field(
         None,
-        pattern=r"^(redis|rediss|unix)://",
         description="Address of the Redis that several gateway workers share, such as redis://10.0.0.7:6379/0; "
         "unset means that there is one worker.",
     )
@@ -174,6 +173,17 @@ class LimitSettings(Frozen):
     )
     most_workers: int | None = Field(None, ge=1, description="How many workers there are at most; needed for share.")
     utc_offset_hours: float = Field(9.0, ge=-12, le=14, description="The zone whose days and months limits go by; 9 is Korea's.")
+
+    @field_validator("redis")
+    @classmethod
+    def _is_an_address(cls, redis: SecretStr | None) -> SecretStr | None:
+        if redis is not None and not redis.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("give an address such as redis://10.0.0.7:6379/0")
+        return redis
+
+    @property
+    def address(self) -> str | None:
+        return None if self.redis is None else self.redis.get_secret_value()
 
     @model_validator(mode="after")
     def _share_needs_workers(self) -> Self:

@@ -1,7 +1,7 @@
 """Limits of an installation with one gateway worker: all of each limit is its own.
 
 Its figures are in the lease file, from which the next process goes on; where that is lost, those of days and months come from the
-ledger. Two workers at once would each allow all of a limit: `check_workers` refuses that.
+ledger. Two workers at once would each allow all of a limit: the settings refuse that.
 """
 
 from __future__ import annotations
@@ -19,19 +19,6 @@ from gateway.policy.window import window_at
 from gateway.ports import Clock, Principal
 
 _LOOK_S = 1.0
-
-
-class NeedsSharedLimits(Exception):
-    """The message says what to set."""
-
-
-def check_workers(workers: int, redis_url: str | None) -> None:
-    """Raises NeedsSharedLimits where several workers would each allow all of every limit."""
-    if workers > 1 and redis_url is None:
-        raise NeedsSharedLimits(
-            f"gateway.workers is {workers}, but limits are kept in each worker alone. "
-            "Set gateway.limits.redis to a Redis that all of them share, or gateway.workers to 1."
-        )
 
 
 class LocalGrants:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 
 from gateway.adapters.sql_tenants import FIND, KEY_PREFIX, Row, SqlTenantAdmin, hash_of, principal_of
 from gateway.errors import StoreUnavailable
-from gateway.policy.tenancy import AlreadyThere, Key
+from gateway.policy.tenancy import AlreadyThere, Key, Values
 from gateway.ports import Clock, Principal
 
 __all__ = ["KEY_PREFIX", "SqliteDatabase", "SqliteTenants", "create_key", "hash_of"]
@@ -66,14 +66,25 @@ class SqliteDatabase:
 
 
 def create_key(
-    connection: sqlite3.Connection, clock: Clock, *, tenant: str, project: str, models: Sequence[str] | None = None
+    connection: sqlite3.Connection,
+    clock: Clock,
+    *,
+    tenant: str,
+    project: str,
+    models: Sequence[str] | None = None,
+    limits: Values | None = None,
 ) -> tuple[str, Key]:
-    """Make a key, and its tenant and project if they are new, inside of an event loop or without one. Returns the secret too."""
+    """Make a key, and its tenant and project if they are new, inside of an event loop or without one. Returns the secret too.
+
+    `limits` are the tenant's.
+    """
 
     async def create() -> tuple[str, Key]:
         admin = SqlTenantAdmin(SqliteDatabase(connection), clock)
         with suppress(AlreadyThere):
             await admin.create_tenant(tenant, {})
+        if limits is not None:
+            await admin.change_tenant(tenant, {"limits": limits})
         with suppress(AlreadyThere):
             await admin.create_project(tenant, project, {})
         return await admin.create_key(tenant, project, {"models": models})

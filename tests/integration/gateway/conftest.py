@@ -111,10 +111,18 @@ def wanted() -> dict[str, object]:
 
 
 @pytest.fixture
-def running(engine: Engine, engine_server: LoopbackServer, wanted: dict[str, object], tmp_path: Path) -> Iterator[Running]:
+def limits() -> dict[str, int] | None:
+    """Of the key's tenant; to be overridden."""
+    return None
+
+
+@pytest.fixture
+def running(
+    engine: Engine, engine_server: LoopbackServer, wanted: dict[str, object], limits: dict[str, int] | None, tmp_path: Path
+) -> Iterator[Running]:
     with _gateway_thread(_settings(engine_server.url, wanted), tmp_path) as port:
         with closing(sqlite.connect(sqlite.store_path(tmp_path))) as connection:
-            key, _ = sqlite_tenants.create_key(connection, SystemClock(), tenant="anna", project="chatbot")
+            key, _ = sqlite_tenants.create_key(connection, SystemClock(), tenant="anna", project="chatbot", limits=limits)
         made = Running(port, key, tmp_path, engine, engine_server)
         made.wait_until_ready()
         yield made

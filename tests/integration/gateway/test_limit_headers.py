@@ -8,18 +8,15 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from gateway.policy.limits import Limits, Scope
 from tests.integration.gateway.conftest import MODEL, Running
-from tests.limited_gateway import LimitedTenants
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "안녕?"}]
 
 
-@pytest.fixture(autouse=True)
-def _limited(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def limits() -> dict[str, int]:
     """Of a day: no window of these turns within the test, but at midnight in Korea."""
-    monkeypatch.setattr("gateway.app.SqliteTenants", LimitedTenants)
-    monkeypatch.setattr(LimitedTenants, "limits", Limits(requests_per_day=2, tokens_per_day=5000))
+    return {"requests_per_day": 2, "tokens_per_day": 5000}
 
 
 @pytest.fixture
@@ -61,7 +58,3 @@ def test_requests_that_the_engine_refuses_are_given_back(running: Running, clien
             client.chat.completions.create(model="gpt-9", messages=MESSAGES)
     answer = client.chat.completions.with_raw_response.create(model=MODEL, messages=MESSAGES)
     assert answer.headers["x-ratelimit-remaining-requests"] == "1"
-
-
-def test_scope_is_the_tenants() -> None:
-    assert Scope("tenant:anna", LimitedTenants.limits).limits.requests_per_day == 2

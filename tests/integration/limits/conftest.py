@@ -64,13 +64,12 @@ def start(server: RedisServer, tmp_path: Path) -> Iterator[Start]:
         engine = Engine()
         engine_url = running.enter_context(engine_thread(engine)).url
         state_dir = tmp_path / "state"
-        with closing(sqlite.connect(sqlite.store_path(state_dir))) as connection:
-            key, _ = sqlite_tenants.create_key(connection, SystemClock(), tenant="anna", project="chatbot")
 
         def begin(count: int, limits: dict[str, int], **settings: object) -> Workers:
+            with closing(sqlite.connect(sqlite.store_path(state_dir))) as store:
+                key, _ = sqlite_tenants.create_key(store, SystemClock(), tenant="anna", project="chatbot", limits=limits)
             made = [
-                running.enter_context(_worker(engine_url, state_dir, limits, {"redis": server.url, **settings}))
-                for _ in range(count)
+                running.enter_context(_worker(engine_url, state_dir, {"redis": server.url, **settings})) for _ in range(count)
             ]
             workers = Workers([url for url, _ in made], [process for _, process in made], key, state_dir, engine)
             for url in workers.urls:
@@ -81,15 +80,16 @@ def start(server: RedisServer, tmp_path: Path) -> Iterator[Start]:
 
 
 @contextmanager
-def _worker(
-    engine_url: str, state_dir: Path, limits: dict[str, int], limit_settings: dict[str, object]
-) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def _worker(engine_url: str, state_dir: Path, limits: dict[str, object]) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = int(taken.getsockname()[1])
     fleets = [{"kind": "static", "urls": [engine_url], "models": [MODEL]}]
-    settings = {"port": port, "fleets": fleets, "limits": limit_settings, "queue": {"places_per_replica": 2000}}
-    command = [sys.executable, "-m", "tests.limited_gateway", str(state_dir), json.dumps(settings), json.dumps(limits)]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    queue = {"places_per_replica": 2000}
+    values = {"port": port, "fleets": fleets, "limits": limits, "queue": queue, "admin": {"port": None}, "log_level": "warning"}
+    settings = state_dir / f"{port}.json"
+    settings.write_text(json.dumps({"state_dir": str(state_dir), "gateway": values}))  # JSON is YAML
+    command = [sys.executable, "-m", "daemun", "--config", str(settings), "gateway"]
+    process = subprocess.Popen(command, cwd=state_dir, env=os.environ | {"PYTHONPATH": str(ROOT)})
     try:
         yield f"http://127.0.0.1:{port}", process
     finally:

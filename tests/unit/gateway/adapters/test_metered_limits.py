@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.adapters.lease_file import LeaseFile
 from gateway.adapters.ledger_sums import StoreSums
-from gateway.adapters.local_limits import LocalGrants, NeedsSharedLimits, check_workers
+from gateway.adapters.local_limits import LocalGrants
 from gateway.adapters.metered_limits import MeteredLimits, reset_text
 from gateway.adapters.sqlite_ledger import SqliteLedger
 from gateway.entry import Entry
@@ -198,10 +198,3 @@ def test_tokens_over_many_windows_are_never_more_than_the_limits_and_what_was_ow
             used_in_all += used
             overuse_in_all = max(overuse_in_all, used - 10)
         assert used_in_all <= limit * meter.window + max(0, overuse_in_all)
-
-
-def test_several_workers_without_a_shared_store_are_refused() -> None:
-    check_workers(1, None)
-    check_workers(4, "redis://127.0.0.1")
-    with pytest.raises(NeedsSharedLimits, match=r"gateway\.limits\.redis"):
-        check_workers(2, None)
