@@ -160,15 +160,13 @@ def _tokens(visit: Visit) -> int:
     return visit.prompt_tokens + visit.output_tokens
 
 
-def settled_after_s(steps: Sequence[tuple[float, float]], bound_s: float) -> float:
-    """From the step until no window any more in which the 95th percentile is beyond the bound."""
-    settled = 0.0
-    for index in range(int((STEP_END_S - STEP_AT_S - 3.0) / STEP_WINDOW_S)):
-        begins = index * STEP_WINDOW_S
-        window = [first_s for at, first_s in steps if begins <= at < begins + STEP_WINDOW_S]
-        if window and percentile(window, 0.95) > bound_s:
-            settled = begins + STEP_WINDOW_S
-    return settled
+def settled_after_s(steps: Sequence[tuple[float, float]]) -> float:
+    """From the step until no window is beyond the worst of those long after it, by the 95th percentile and a quarter."""
+    number = int((STEP_END_S - STEP_AT_S - 3.0) / STEP_WINDOW_S)
+    windows = [[first_s for at, first_s in steps if int(at / STEP_WINDOW_S) == index] for index in range(number)]
+    reached = [percentile(window, 0.95) if window else 0.0 for window in windows]
+    bound = 1.25 * max(reached[number // 2 :])
+    return STEP_WINDOW_S * max((index + 1 for index, first_s in enumerate(reached) if first_s > bound), default=0)
 
 
 def was_true(error_s: float, told_s: float) -> bool:

@@ -32,8 +32,7 @@ def verdicts(runs: Runs) -> list[Verdict]:
         ratio = _paid_p99(runs.gated[10.0]) / _paid_p99(runs.gated[CALM])
         judged.append(_at_most("paid_p99_first_token_at_10x_of_0.8x", ratio, 1.25))
     if runs.steps:
-        bound_s = 1.25 * percentile([first_s for at, first_s in runs.steps if at >= 7.0], 0.95)
-        judged.append(_at_most("seconds_until_stable_after_step", settled_after_s(runs.steps, bound_s), 2.0))
+        judged.append(_at_most("seconds_until_stable_after_step", settled_after_s(runs.steps), 2.0))
     if runs.noisy:
         alone, loud = (_first_p99(runs.noisy[times]) for times in (0.0, max(runs.noisy)))
         judged.append(_at_most("others_p99_beside_noisy_neighbour_of_alone", loud / alone, 1.1))

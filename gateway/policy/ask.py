@@ -38,7 +38,7 @@ class Rules:
     most_waiting            calls of all tenants that may wait
     busy_s, cold_s          longest wait while replicas are ready, and while there is none
     batch_s                 the same for the batch tier, in both cases
-    prompt_s                a reserved or paid call that would wait longer is told at once, unless it brings its own patience
+    prompt_s                the same of a reserved or paid call beyond its tier's share, unless it brings its own patience
     target_first_token_s    from sending a call to an engine to its first token; half of it is where the engine counts as late
     free_output_cap_tokens  output allowance of free calls under sustained overload
     *_share                 guaranteed shares of the drain rate; what a tier does not use, the others may
@@ -48,7 +48,7 @@ class Rules:
     busy_s: float = 30.0
     cold_s: float = 120.0
     batch_s: float = 600.0
-    prompt_s: float = 0.05
+    prompt_s: float = 0.0
     target_first_token_s: float = 2.0
     free_output_cap_tokens: int = 256
     reserved_share: float = 0.4

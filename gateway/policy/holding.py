@@ -18,7 +18,7 @@ from gateway.policy.fair_queue import Call, FairQueue
 FREE, BATCH = 2, 3
 KV_USED = 0.95  # of the cache; the rest is for what estimates were wrong by
 _FULL = 0.8  # of the places or tokens: from then on the replicas count as full
-_BATCH_USED = 0.9  # of all there is: batch has what is idle, and whoever comes next shall find a place
+_BATCH_LEAVES = 0.1  # of the places: batch has what is idle, and whoever comes next shall find one
 _BATCH_SHARE = 1e-9
 _GENEROUS = 1.5  # times its part a tenant may have before it leaves places for the others
 _FOR_TENANTS = 2  # places that it leaves them
@@ -128,7 +128,7 @@ class Holding:
             for other in range(min(tier, FREE)):
                 kept += max(0, min(self._kept[other], int(self.shares[other] * places) - self.running[other]))
         if tier == BATCH:
-            kept += int(places * (1.0 - _BATCH_USED))
+            kept += int(places * _BATCH_LEAVES)
         elif kept < _FOR_TENANTS and self._part(call, queue, 1) > _GENEROUS:
             kept = min(_FOR_TENANTS, self._kept[tier])
         return min(kept, int(places * _MOST_KEPT))

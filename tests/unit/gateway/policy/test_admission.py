@@ -1,147 +1,314 @@
-"""The queue against a model so plain that it is clearly right."""
+"""The waiting room: who starts, who waits, who is turned away, and what they are told."""
 
 from __future__ import annotations
 
 import math
+from itertools import count
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.policy.admission import Decision, DrainRate, Patience, Queue, Ticket
+from gateway.policy.admission import Ask, Capacity, Decision, Rules, Step, Ticket, WaitingRoom
+from gateway.policy.limits import Tier
 
-MOST_WAITING = 3
+MOST_WAITING = 40
 
 
-class Admission(RuleBasedStateMachine):
-    """Calls arrive and leave, the fleet grows and shrinks; the model is two lists."""
+class Room(RuleBasedStateMachine):
+    """Calls arrive, are answered and leave, the fleet grows and shrinks; the model is two sets."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = Queue(Patience(MOST_WAITING, busy_s=30, cold_s=120))
-        self.running: list[Ticket] = []
-        self.waiting: list[Ticket] = []
-        self.places = 0
+        self.room = WaitingRoom(Rules(most_waiting=MOST_WAITING))
+        self.running: dict[Ticket, Ask] = {}
+        self.waiting: dict[Ticket, Ask] = {}
+        self.capacity = Capacity(0)
         self.now = 0.0
-        self.number = 0
+        self.numbers = count(1)
 
-    @rule(passed_s=st.floats(0, 100))
-    def arrive(self, passed_s: float) -> None:
+    def pass_time(self, passed_s: float) -> None:
         self.now += passed_s
-        self.number += 1
-        ticket = Ticket(self.number)
-        decision = self.queue.arrive(ticket, self.now)
-        if len(self.running) < self.places:
-            assert decision is Decision.START
-            self.running.append(ticket)
-        elif len(self.waiting) < MOST_WAITING:
-            assert decision is Decision.WAIT
-            self.waiting.append(ticket)
+
+    def started(self, tickets: list[Ticket]) -> None:
+        """None twice, none that did not wait."""
+        for ticket in tickets:
+            self.running[ticket] = self.waiting.pop(ticket)
+
+    @rule(
+        passed_s=st.floats(0, 20),
+        tenant=st.sampled_from("abc"),
+        tier=st.sampled_from(Tier),
+        prompt=st.integers(1, 900),
+        output=st.integers(1, 300),
+        weight=st.sampled_from([1.0, 3.0]),
+        caller=st.sampled_from(["", "x", "y"]),
+    )
+    def arrive(self, passed_s: float, tenant: str, tier: Tier, prompt: int, output: int, weight: float, caller: str) -> None:
+        self.pass_time(passed_s)
+        ticket, ask = Ticket(next(self.numbers)), Ask(tenant, tier, prompt, output, weight, None, caller)
+        full = len(self.running) >= self.capacity.places
+        decision = self.room.arrive(ticket, ask, self.now)
+        if decision is Decision.START:
+            assert not full
+            self.running[ticket] = ask
+        elif decision is Decision.WAIT:
+            self.waiting[ticket] = ask
         else:
-            assert decision is Decision.REJECT
+            assert 1 <= self.room.retry_after_s(ask, self.now, 0.5) <= 720
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), passed_s=st.floats(0, 100))
-    def finish(self, data: st.DataObject, passed_s: float) -> None:
-        self.now += passed_s
-        ticket = data.draw(st.sampled_from(self.running))
-        self.running.remove(ticket)
-        self.expect_starts(self.queue.leave(ticket, self.now))
+    @rule(data=st.data(), passed_s=st.floats(0, 20), used=st.none() | st.tuples(st.integers(1, 900), st.integers(0, 900)))
+    def finish(self, data: st.DataObject, passed_s: float, used: tuple[int, int] | None) -> None:
+        self.pass_time(passed_s)
+        ticket = data.draw(st.sampled_from(sorted(self.running)))
+        del self.running[ticket]
+        self.started(self.room.leave(ticket, self.now, used))
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def give_up(self, data: st.DataObject) -> None:
-        ticket = data.draw(st.sampled_from(self.waiting))
-        self.waiting.remove(ticket)
-        self.expect_starts(self.queue.leave(ticket, self.now))
+        ticket = data.draw(st.sampled_from(sorted(self.waiting)))
+        del self.waiting[ticket]
+        self.started(self.room.leave(ticket, self.now))
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), took_s=st.floats(0, 5))
+    def answer(self, data: st.DataObject, took_s: float) -> None:
+        self.started(self.room.first_token(data.draw(st.sampled_from(sorted(self.running))), took_s, self.now))
 
     @rule()
     def leave_twice(self) -> None:
         """A ticket that is gone already changes nothing."""
-        self.expect_starts(self.queue.leave(Ticket(0), self.now))
+        assert self.room.leave(Ticket(0), self.now) == []
 
-    @rule(places=st.integers(0, 5))
-    def resize(self, places: int) -> None:
-        self.places = places
-        self.expect_starts(self.queue.resize(places))
-
-    def expect_starts(self, started: list[Ticket]) -> None:
-        """First come, first served, as many as fit."""
-        free = max(0, self.places - len(self.running))
-        expected, self.waiting = self.waiting[:free], self.waiting[free:]
-        assert started == expected
-        self.running += expected
+    @rule(places=st.integers(0, 12), tokens=st.sampled_from([0, 4000]), replicas=st.integers(1, 3))
+    def resize(self, places: int, tokens: int, replicas: int) -> None:
+        self.capacity = Capacity(places, tokens, 0, min(replicas, max(1, places)))
+        self.started(self.room.resize(self.capacity, self.now))
 
     @invariant()
     def nobody_is_lost(self) -> None:
-        assert (self.queue.running, self.queue.waiting) == (len(self.running), len(self.waiting))
-        assert self.queue.places == self.places
+        assert (self.room.running, self.room.waiting) == (len(self.running), len(self.waiting))
+        assert len(self.waiting) <= MOST_WAITING
+        tiers = self.room.demand(self.now).tiers
+        for tier in Tier:
+            of_tier = [ask for ask in self.waiting.values() if ask.tier is tier]
+            assert tiers[tier].waiting == len(of_tier)
+            assert tiers[tier].waiting_tokens == sum(ask.prompt_tokens + ask.output_tokens for ask in of_tier)
+            assert tiers[tier].running == sum(ask.tier is tier for ask in self.running.values())
 
     @invariant()
-    def nobody_waits_while_a_place_is_free(self) -> None:
-        assert not self.queue.waiting or self.queue.running >= self.queue.places
+    def each_replica_has_a_call_while_others_than_batch_wait(self) -> None:
+        if self.capacity.places and any(ask.tier is not Tier.BATCH for ask in self.waiting.values()):
+            assert len(self.running) >= min(self.capacity.replicas, self.capacity.places)
 
     @invariant()
-    def advice_is_sane(self) -> None:
-        assert 1.0 <= self.queue.retry_after_s(self.now) <= 600.0
-        assert self.queue.patience_s() == (30 if self.places else 120)
+    def what_is_told_is_sane(self) -> None:
+        for ticket, ask in self.waiting.items():
+            assert 1 <= self.room.position(ticket) <= len(self.waiting)
+            assert 0 <= self.room.expected_wait_s(ticket, self.now) < math.inf
+            assert self.room.patience_s(ticket) == (600 if ask.tier is Tier.BATCH else 30 if self.capacity.places else 120)
 
 
-Admission.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestAdmission = Admission.TestCase
+Room.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestRoom = Room.TestCase
+
+numbers = count(1)
 
 
-def full_queue(*, waiting: int, places: int = 1) -> Queue:
-    queue = Queue(Patience(most_waiting=1000, busy_s=30, cold_s=120), places)
-    for number in range(places + waiting):
-        queue.arrive(Ticket(number), 0.0)
-    return queue
+def ask(tenant: str = "a", tier: Tier = Tier.FREE, *, patience_s: float | None = None, caller: str = "") -> Ask:
+    return Ask(tenant, tier, 100, 100, 1.0, patience_s, caller)
 
 
-def test_shrunk_fleet_keeps_running_calls_and_starts_no_others() -> None:
-    queue = full_queue(places=3, waiting=2)
-    assert queue.resize(1) == []
-    assert queue.running == 3
-    assert queue.leave(Ticket(0), 1.0) == []
-    assert queue.leave(Ticket(1), 1.0) == []
-    assert queue.leave(Ticket(2), 1.0) == [Ticket(3)]
+def room_of(places: int, **rules: float) -> WaitingRoom:
+    room = WaitingRoom(Rules(**rules))  # type: ignore[arg-type]
+    assert room.resize(Capacity(places), 0.0) == []
+    return room
 
 
-def test_advice_without_measurements_is_the_patience() -> None:
-    assert full_queue(waiting=5).retry_after_s(0.0) == 30
-    assert Queue(Patience(0, 30, 120)).retry_after_s(0.0) == 120
+def arrive(room: WaitingRoom, what: Ask, now: float = 0.0) -> tuple[Ticket, Decision]:
+    ticket = Ticket(next(numbers))
+    return ticket, room.arrive(ticket, what, now)
 
 
-def test_advice_follows_the_drain_rate() -> None:
-    """One call a second leaves and nine wait: ten seconds, or near it."""
-    queue = full_queue(waiting=129)
-    for second in range(120):
-        queue.leave(Ticket(second), float(second))
-    assert queue.waiting == 9
-    assert 9 < queue.retry_after_s(119.0) < 11
+def drained(places: int = 10, per_call_s: float = 10.0) -> tuple[WaitingRoom, list[Ticket], float]:
+    """A room whose calls take that long, measured for a while, with all places taken."""
+    room, now = room_of(places), 0.0
+    running = [arrive(room, ask("z"), now)[0] for _ in range(places)]
+    for _ in range(30 * places):
+        now += per_call_s / places
+        assert room.leave(running.pop(0), now, (100, 100)) == []
+        running.append(arrive(room, ask("z"), now)[0])
+    return room, running, now
 
 
-@given(st.floats(0.05, 20), st.integers(5, 200))
-def test_steady_departures_are_measured_as_they_are(per_s: float, departures: int) -> None:
-    rate = DrainRate(memory_s=30)
-    for number in range(departures):
-        rate.left(number / per_s)
-    end = (departures - 1) / per_s
-    measured = rate.per_s(end)
-    assert measured is not None
-    if end > 10:
-        assert math.isclose(measured, per_s, rel_tol=0.15 if per_s >= 1 else 0.9)
-    assert measured > 0
+def test_starts_while_there_is_room_then_waits_then_starts_when_one_leaves() -> None:
+    room = room_of(1)
+    first, decision = arrive(room, ask())
+    assert decision is Decision.START
+    second, decision = arrive(room, ask())
+    assert decision is Decision.WAIT
+    assert room.position(second) == 1
+    assert room.leave(first, 1.0) == [second]
 
 
-@given(st.lists(st.floats(0, 1e6), max_size=20), st.floats(0, 1e9))
-def test_rate_is_unknown_or_finite_and_falls_while_nothing_leaves(gaps: list[float], idle_s: float) -> None:
-    rate, now = DrainRate(), 0.0
-    for gap in gaps:
-        now += gap
-        rate.left(now)
-    measured, later = rate.per_s(now), rate.per_s(now + idle_s)
-    assert (measured is None) == (len(gaps) < 2)
-    if measured is not None and later is not None:
-        assert 0 <= later <= measured * (1 + 1e-9)
-        assert math.isfinite(measured)
+def test_kv_cache_bounds_what_runs() -> None:
+    room = WaitingRoom(Rules())
+    room.resize(Capacity(places=100, tokens=1000), 0.0)
+    decisions = [arrive(room, ask())[1] for _ in range(6)]
+    assert decisions == [Decision.START] * 4 + [Decision.WAIT] * 2  # 200 tokens each, of 950
+
+
+def test_call_larger_than_all_there_is_starts_on_an_idle_replica() -> None:
+    room = WaitingRoom(Rules())
+    room.resize(Capacity(places=4, tokens=100), 0.0)
+    assert arrive(room, ask())[1] is Decision.START
+    assert arrive(room, ask())[1] is Decision.WAIT
+
+
+def test_call_that_would_wait_longer_than_its_patience_is_rejected_at_once() -> None:
+    room, _, now = drained()  # one leaves every second
+    for _ in range(5):
+        assert arrive(room, ask(), now)[1] is Decision.WAIT
+    assert arrive(room, ask(patience_s=3.0), now)[1] is Decision.REJECT
+    assert arrive(room, ask(patience_s=9.0), now)[1] is Decision.WAIT
+
+
+def test_paid_call_within_its_share_waits_and_beyond_it_is_told() -> None:
+    room, _, now = drained()
+    decisions = [arrive(room, ask("p", Tier.PAID), now)[1] for _ in range(6)]
+    assert decisions == [Decision.WAIT] * 4 + [Decision.REJECT] * 2
+    assert arrive(room, ask("p", Tier.PAID, patience_s=20.0), now)[1] is Decision.WAIT
+
+
+def test_expected_wait_follows_the_drain() -> None:
+    room, running, now = drained()
+    tickets = [arrive(room, ask(), now)[0] for _ in range(8)]
+    assert room.expected_wait_s(tickets[-1], now) == pytest.approx(8.0, rel=0.1)
+    for _ in range(4):
+        now += 1.0
+        running += room.leave(running.pop(0), now, (100, 100))
+    assert room.position(tickets[-1]) == 4
+    assert room.expected_wait_s(tickets[-1], now) == pytest.approx(4.0, rel=0.1)
+
+
+def test_one_tenants_queue_leaves_room_for_others() -> None:
+    room = room_of(1, most_waiting=100)
+    arrive(room, ask("z"))
+    flood = [arrive(room, ask("flood"))[1] for _ in range(200)]
+    assert flood.count(Decision.WAIT) < 50
+    assert arrive(room, ask("quiet"))[1] is Decision.WAIT
+
+
+def test_quiet_tenant_comes_before_the_backlog_of_a_loud_one() -> None:
+    room, running, now = drained()
+    for _ in range(20):
+        arrive(room, ask("loud"), now)
+    quiet, _ = arrive(room, ask("quiet"), now)
+    assert room.position(quiet) <= 2
+    first = room.leave(running.pop(0), now + 1, (100, 100))
+    assert quiet in first + room.leave(running.pop(0), now + 2, (100, 100))
+
+
+def test_batch_starts_only_if_nobody_else_waits() -> None:
+    room = room_of(1)
+    running, _ = arrive(room, ask())
+    batch, _ = arrive(room, ask("b", Tier.BATCH))
+    free, _ = arrive(room, ask("c"))
+    assert room.leave(running, 1.0) == [free]
+    assert room.leave(free, 2.0) == [batch]
+
+
+def test_batch_leaves_some_places_idle() -> None:
+    room = room_of(20)
+    decisions = [arrive(room, ask("b", Tier.BATCH))[1] for _ in range(20)]
+    assert decisions.count(Decision.START) == 18
+    assert arrive(room, ask())[1] is Decision.START
+
+
+def test_tier_borrows_what_is_idle_and_the_guaranteed_share_comes_back() -> None:
+    room = room_of(10)
+    running = [arrive(room, ask())[0] for _ in range(10)]
+    paid = [arrive(room, ask("p", Tier.PAID))[0] for _ in range(4)]
+    free = [arrive(room, ask())[0] for _ in range(4)]
+    started = [ticket for number, one in enumerate(running[:4]) for ticket in room.leave(one, 1.0 + number)]
+    assert started == paid
+    assert room.leave(running[4], 9.0) == [free[0]]
+
+
+def test_told_times_follow_one_another_and_come_true() -> None:
+    """Fifty callers are turned away from a full room that drains one a second; each comes again when told and starts then."""
+    room, running, now = drained()
+    while arrive(room, ask("crowd", patience_s=5.0), now)[1] is Decision.WAIT:
+        pass
+    told = [now + room.retry_after_s(ask("crowd", caller=f"c{caller}"), now, 0.5) for caller in range(50)]
+    assert told == sorted(told)
+    assert told[49] - told[0] == pytest.approx(49, rel=0.2)
+    came: dict[Ticket, float] = {}
+    waits_s: list[float] = []
+    while len(waits_s) < 50:
+        now += 1.0
+        while len(came) < 50 and told[len(came)] <= now:
+            ticket, decision = arrive(room, ask("crowd", caller=f"c{len(came)}"), now)
+            came[ticket] = now
+            assert decision is not Decision.REJECT
+            if decision is Decision.START:
+                running.append(ticket)
+                waits_s.append(0.0)
+        if running:
+            for ticket in room.leave(running.pop(0), now, (100, 100)):
+                running.append(ticket)
+                if ticket in came:
+                    waits_s.append(now - came[ticket])
+    assert max(waits_s) <= 3.0
+
+
+def test_one_who_comes_too_early_is_told_the_same_time_again() -> None:
+    room, _, now = drained()
+    for _ in range(10):
+        arrive(room, ask(), now)
+    first = room.retry_after_s(ask(caller="x"), now, 0.5)
+    assert room.retry_after_s(ask(caller="x"), now + 2.0, 0.5) == first - 2.0
+    assert room.demand(now).promised == 1
+
+
+def test_replicas_that_are_not_there_yet_are_waited_for() -> None:
+    room = room_of(0)
+    ticket, decision = arrive(room, ask())
+    assert decision is Decision.WAIT
+    assert room.patience_s(ticket) == 120
+    assert room.resize(Capacity(2), 50.0) == [ticket]
+
+
+def test_ladder_goes_up_at_once_and_down_one_by_one() -> None:
+    room, running, now = drained()
+    assert room.step(now) is Step.NONE
+    waiting = [arrive(room, ask(), now)[0] for _ in range(20)]
+    assert room.step(now) is Step.BATCH_WAITS
+    assert room.output_cap(ask(), now) is None
+    now += 3.0
+    assert room.step(now) is Step.FALL_BACK
+    assert room.output_cap(ask(), now) == 256
+    assert room.output_cap(ask("p", Tier.PAID), now) is None
+    assert room.prefers_fall_back(ask(), now)
+    arrive(room, ask(patience_s=1.0), now)
+    assert room.step(now) is Step.REJECTING
+    for ticket in waiting:
+        room.leave(ticket, now)
+    steps = [room.step(now + 6.0 + 2.0 * number) for number in range(5)]
+    assert steps == [Step.FALL_BACK, Step.OUTPUT_CAPPED, Step.BATCH_WAITS, Step.NONE, Step.NONE]
+    assert running
+
+
+def test_ten_thousand_wait_and_all_start() -> None:
+    room = room_of(1, most_waiting=40_000)
+    running, _ = arrive(room, ask("z"))
+    for number in range(10_000):
+        assert arrive(room, ask(f"t{number % 500}"))[1] is Decision.WAIT
+    started = 0
+    while tickets := room.leave(running, 1.0 + started):
+        (running,) = tickets
+        started += 1
+    assert started == 10_000
