@@ -51,7 +51,10 @@ class QueueSettings(Frozen):
     cold_patience_s: float = Field(120.0, gt=0, description="Longest wait, in seconds, while no replica is ready.")
     batch_patience_s: float = Field(600.0, gt=0, description="Longest wait of a batch call while replicas are ready.")
     prompt_s: float = Field(
-        0.0, ge=0, description="Beyond its tier's share, a reserved or paid call waits no longer, unless it says so itself."
+        30.0,
+        ge=0,
+        description="Beyond its tier's share, a reserved or paid call waits no longer, unless it says so itself; 0 is for "
+        "callers who would rather be told at once than wait.",
     )
     heartbeat_s: float = Field(2.0, gt=0, description="Seconds between two words to a streaming client that waits.")
     target_first_token_s: float = Field(2.0, gt=0, description="The time to the first token that replicas should keep to.")

@@ -49,6 +49,9 @@ class LocalGrants:
             await self._looking
         self._file.__exit__()
 
+    def forgotten(self) -> int:
+        return self._book.forgotten
+
     def meters(self, principal: Principal) -> list[Meter]:
         meters = self._book.meters(principal)
         for meter in meters:
@@ -90,3 +93,4 @@ class LocalGrants:
         while True:
             await asyncio.sleep(_LOOK_S)
             self._go_on()
+            self._book.tidy(self._clock.monotonic())

@@ -8,6 +8,8 @@ from gateway.adapters.lease_file import LeaseFile, Record
 from gateway.policy.meter import NEVER, Kind, Meter, meters_of
 from gateway.ports import Principal
 
+most_meters = 20_000
+
 Name = tuple[str, Kind]  # a scope's id, and which of its limits
 
 
@@ -18,6 +20,7 @@ class MeterBook:
         self._file = file
         self._offset_ms = offset_ms
         self._by_tenant: dict[str, dict[Name, Meter]] = {}
+        self.forgotten = 0
 
     def meters(self, principal: Principal) -> list[Meter]:
         """Of all the limits of this caller, as they are now."""
@@ -52,8 +55,11 @@ class MeterBook:
     def __len__(self) -> int:
         return sum(map(len, self._by_tenant.values()))
 
-    def forget_idle(self, now: float) -> None:
-        """Meters of windows that are long over, with nothing owed. Whoever has accounts of them drops these."""
+    def tidy(self, now: float) -> None:
+        """Drop meters of windows that are long over, with nothing owed, where there are many. `forgotten` says how often."""
+        if len(self) <= most_meters:
+            return
+        self.forgotten += 1
         for tenant, meters in [*self._by_tenant.items()]:
             for name, meter in [*meters.items()]:
                 owes = meter.spent > (0 if meter.kind is Kind.CONCURRENT else meter.granted)

@@ -46,6 +46,10 @@ class Grants(Protocol):
         """Of all the limits of this caller. Callers with a scope in common have its meters in common."""
         ...
 
+    def forgotten(self) -> int:
+        """How often meters were dropped. Whoever has kept some gets them anew when this has changed."""
+        ...
+
     async def more(self, tenant: str, shortages: Sequence[Shortage]) -> bool:
         """Try to get what is lacking. False where that cannot be had now. Raises LimitsUnavailable where nobody can say."""
         ...
@@ -104,6 +108,7 @@ class MeteredLimits:
         self._count_tokens = count_tokens
         self._habits = Habits()
         self._accounts: dict[str, Account] = {}
+        self._forgotten = 0
 
     async def reserve(self, principal: Principal, request: Request) -> Reservation:
         if not principal.scopes:
@@ -130,6 +135,9 @@ class MeteredLimits:
         return (*_headers(account, Unit.REQUESTS, b"requests", now), *_headers(account, Unit.TOKENS, b"tokens", now))
 
     def _account(self, principal: Principal) -> Account:
+        if self._forgotten != self._grants.forgotten():
+            self._forgotten = self._grants.forgotten()
+            self._accounts.clear()
         account = self._accounts.get(principal.key_id)
         if account is not None and (account.scopes is principal.scopes or account.scopes == principal.scopes):
             return account

@@ -41,7 +41,6 @@ _OPEN_S = 10.0  # for a new connection, which takes several answers
 _AGAIN_S = 0.5  # between two tries to connect
 _LOST_S = 5.0  # without Redis, before a share of the limit may be taken instead; longer than `_SILENCE_MS`
 _KEPT_PART = 200  # an idle worker keeps one part in so many of a limit, over all workers half a per cent
-_MOST_METERS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +114,9 @@ class RedisGrants:
                 await self._round()
         await self._link.close()
         self._file.__exit__()
+
+    def forgotten(self) -> int:
+        return self._book.forgotten
 
     def meters(self, principal: Principal) -> list[Meter]:
         return self._book.meters(principal)
@@ -237,8 +239,7 @@ class RedisGrants:
         if self._lost_at is not None:
             self._lost_at = None
             log.warning("the limits' Redis answers again")
-        if len(self._book) > _MOST_METERS:
-            self._book.forget_idle(now)
+        self._book.tidy(now)
 
     async def _ask(self, commands: Sequence[Command]) -> list[list[int]]:
         async with asyncio.timeout(_ANSWER_S):

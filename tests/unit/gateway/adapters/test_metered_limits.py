@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.adapters import meter_book
 from gateway.adapters.lease_file import LeaseFile
 from gateway.adapters.ledger_sums import StoreSums
 from gateway.adapters.local_limits import LocalGrants
@@ -198,3 +200,19 @@ def test_tokens_over_many_windows_are_never_more_than_the_limits_and_what_was_ow
             used_in_all += used
             overuse_in_all = max(overuse_in_all, used - 10)
         assert used_in_all <= limit * meter.window + max(0, overuse_in_all)
+
+
+async def test_meters_that_were_dropped_are_not_counted_by_any_more(
+    clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meter_book, "most_meters", 0)
+    who, colleague = principal(Limits(requests_per_minute=2)), principal(Limits(requests_per_minute=2), Limits())
+    async with LocalGrants(LeaseFile(tmp_path), clock, offset_ms=OFFSET_MS) as grants:
+        store = MeteredLimits(grants, clock)
+        (await store.reserve(who, request())).settle(Usage(1))
+        clock.advance(2 * 3600)
+        await asyncio.sleep(60)
+        assert grants.forgotten()
+        (await store.reserve(who, request())).settle(Usage(1))
+        (await store.reserve(colleague, request())).settle(Usage(1))
+        await refusal(store, who)

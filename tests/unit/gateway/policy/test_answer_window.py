@@ -7,10 +7,10 @@ from itertools import count
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.policy.answer_window import AnswerWindow
 from gateway.policy.ask import Ask, Ticket
 from gateway.policy.fair_queue import Call, Line
 from gateway.policy.limits import Tier
-from gateway.policy.answer_window import AnswerWindow
 
 TARGET_S = 2.0
 numbers = count(1)
