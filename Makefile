@@ -3,7 +3,7 @@
 DEVICE ?= cpu
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz check bench-gateway demo-eval demo-train lock clean
+.PHONY: help run test fuzz check bench-gateway bench-overload demo-eval demo-train lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -36,6 +36,10 @@ bench-gateway: ## the gateway against vllm-router, smg and LiteLLM, 12 minutes; 
 	@scripts/debian-packages bench-gateway
 	@scripts/peers
 	@exec .venv/bin/python -m benchmarks.gateway $(ARGS)
+
+bench-overload: ## overload, noisy neighbours and a launch day in virtual time, with the gateway's own admission code, 5 minutes
+	@scripts/setup dev-$(DEVICE)
+	@exec .venv/bin/python -m benchmarks.overload $(ARGS)
 
 demo-eval: ## ask the real server the demo model's questions, trained and held out
 	@scripts/setup serving-$(DEVICE)
