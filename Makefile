@@ -3,7 +3,11 @@
 DEVICE ?= cpu
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help run test fuzz kill-ledger check bench-gateway demo-eval demo-train lock clean
+=======
+.PHONY: help run test fuzz check bench-gateway bench-overload demo-eval demo-train lock clean
+>>>>>>> adm
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -41,6 +45,13 @@ bench-gateway: ## the gateway against vllm-router, smg and LiteLLM, 12 minutes; 
 	@scripts/debian-packages bench-gateway
 	@scripts/peers
 	@exec .venv/bin/python -m benchmarks.gateway $(ARGS)
+
+bench-overload: ## overload, noisy neighbours and a launch day in virtual time; then real gateways, LiteLLM too; 20 minutes
+	@scripts/setup serving-$(DEVICE)
+	@scripts/compile
+	@scripts/debian-packages bench-gateway
+	@scripts/peers
+	@failed=0; .venv/bin/python -m benchmarks.overload || failed=1; .venv/bin/python -m benchmarks.overload.http $(ARGS) || failed=1; exit $$failed
 
 demo-eval: ## ask the real server the demo model's questions, trained and held out
 	@scripts/setup serving-$(DEVICE)
