@@ -3,11 +3,7 @@
 DEVICE ?= cpu
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help run test fuzz kill-ledger check bench-gateway demo-eval demo-train lock clean
-=======
-.PHONY: help run test fuzz check bench-gateway bench-overload demo-eval demo-train lock clean
->>>>>>> adm
+.PHONY: help run test fuzz kill-ledger check bench-gateway bench-overload demo-eval demo-train lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
