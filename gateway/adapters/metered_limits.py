@@ -185,7 +185,10 @@ class MeteredLimits:
         return self._bounded(Need(need.habit, tokens, need.answer, is_exact=True), account, request)
 
     def _refusal(self, account: Account, shortages: Sequence[Shortage]) -> CallError:
+        """By those that are used up. What only this worker has too little of would have been got."""
         now = self.clock.monotonic()
+        used_up = [shortage for shortage in shortages if shortage.amount > shortage.meter.left + shortage.meter.left_elsewhere]
+        shortages = used_up or shortages
         for shortage in shortages:
             shortage.meter.refused = max(shortage.meter.refused, shortage.amount)
         budgets = [shortage.meter for shortage in shortages if shortage.meter.period is Period.MONTH]
