@@ -15,6 +15,7 @@ from loadtests.engine_model import EngineFigures
 from loadtests.overload_sim import Outcome, Simulation, Visit
 
 ENGINE, REPLICAS = "h100-8b", 2
+RULES = Rules(target_first_token_s=0.5)  # half of what paid calls are to have
 CALM, LOADS = 0.8, (0.8, 1.0, 1.5, 2.0, 5.0, 10.0)
 WARM_S, END_S = 20.0, 80.0
 STEP_AT_S, STEP_END_S, STEP_WINDOW_S = 40.0, 60.0, 0.5
@@ -71,7 +72,7 @@ def capacity(seed: int) -> float:
 
 
 def at_load(times: float, per_s: float, seed: int, *, gate: bool) -> LoadRun:
-    simulation = Simulation(figures(), REPLICAS, WaitingRoom(Rules()) if gate else None, seed)
+    simulation = Simulation(figures(), REPLICAS, WaitingRoom(RULES) if gate else None, seed)
     outcomes = simulation.run(visits(mix(times * per_s), END_S, seed), END_S)
     ended = [outcome for outcome in outcomes if WARM_S <= outcome.ended < END_S]
     paid = [outcome for outcome in outcomes if outcome.visit.tier is Tier.PAID and WARM_S <= outcome.came < END_S - 5.0]
@@ -88,7 +89,7 @@ def at_load(times: float, per_s: float, seed: int, *, gate: bool) -> LoadRun:
 
 def after_step(per_s: float, seed: int) -> list[tuple[float, float]]:
     """From calm to ten times capacity at once. Of the paid calls served: when after the step, time to first token."""
-    simulation = Simulation(figures(), REPLICAS, WaitingRoom(Rules()), seed)
+    simulation = Simulation(figures(), REPLICAS, WaitingRoom(RULES), seed)
     step = 10.0 / CALM
     coming = visits(mix(CALM * per_s), STEP_END_S, seed, lambda at: step if at >= STEP_AT_S else 1.0)
     outcomes = simulation.run(coming, STEP_END_S)
@@ -104,7 +105,7 @@ def noisy(neighbour: float, per_s: float, seed: int) -> NoisyRun:
     if neighbour:
         sources.append(Source(Tier.FREE, each * neighbour, names[-1:]))
     sources.append(Source(Tier.BATCH, 2.0 * per_s, ("bulk",)))
-    outcomes = Simulation(figures(), REPLICAS, WaitingRoom(Rules()), seed).run(visits(tuple(sources), END_S, seed), END_S)
+    outcomes = Simulation(figures(), REPLICAS, WaitingRoom(RULES), seed).run(visits(tuple(sources), END_S, seed), END_S)
     others = [o for o in outcomes if o.visit.tenant in names[:-1] and WARM_S <= o.came < END_S - 5.0]
     shares = []
     for name in names[:-1]:
@@ -118,7 +119,7 @@ def rivals(per_s: float, seed: int) -> float:
     """Jain's index of what tenants get that all want twice the whole capacity, with calls of different sizes."""
     names = tenants("rival", 10)
     sources = tuple(Source(Tier.FREE, 2.0 * per_s * (1 + index) / 10, (name,)) for index, name in enumerate(names))
-    outcomes = Simulation(figures(), REPLICAS, WaitingRoom(Rules()), seed).run(visits(sources, END_S, seed), END_S)
+    outcomes = Simulation(figures(), REPLICAS, WaitingRoom(RULES), seed).run(visits(sources, END_S, seed), END_S)
     begun = [o for o in outcomes if WARM_S <= o.started < END_S]
     return jain([sum(o.visit.prompt_tokens + 2 * o.output_tokens for o in begun if o.visit.tenant == name) for name in names])
 
@@ -132,7 +133,7 @@ def launch(apps: int, seed: int) -> LaunchRun:
         for number, at in enumerate(times)
     ]
     engine = replace(figures().scaled(0.4), max_num_seqs=USERS_AT_ONCE // 4)
-    simulation = Simulation(engine, 4, WaitingRoom(Rules()), seed)
+    simulation = Simulation(engine, 4, WaitingRoom(RULES), seed)
     outcomes = simulation.run(coming, math.inf)
     told = [outcome for outcome in outcomes if outcome.told]
     errors = [(o.first - o.told[-1][0] - o.told[-1][1], o.told[-1][1]) for o in told if o.was_served]

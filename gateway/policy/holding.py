@@ -105,6 +105,10 @@ class Holding:
         """Whether a call that does not fit only has to leave places for others."""
         return self._kept_for_others(call, queue, now) > 0
 
+    def is_slow_to_answer(self, queue: FairQueue, most_s: float, now: float) -> bool:
+        """Whether there is room, but the engines are not done reading, and will not be soon enough for one more."""
+        return not self.is_full and self.window.wait_s(queue.waiting_prompt_tokens, now) > most_s
+
     def is_beyond(self, call: Call, queue: FairQueue) -> bool:
         """Whether this call, behind those that wait, is more than its tier's share."""
         tier = call.tier
