@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from benchmarks.overload.traffic import OUTPUT_TOKENS, PROMPT_TOKENS, Source, mix, tenants, visit, visits
+from benchmarks.overload.traffic import OUTPUT_TOKENS, PAID_TARGET_S, PROMPT_TOKENS, Source, mix, tenants, visit, visits
 from gateway.policy.admission import Rules, WaitingRoom
 from gateway.policy.limits import Tier
 from loadtests.engine_figures import load
 from loadtests.engine_model import EngineFigures
-from loadtests.overload_sim import Outcome, Simulation, Visit
+from loadtests.overload_sim import Simulation, Visit
 
 ENGINE, REPLICAS = "h100-8b", 2
-RULES = Rules(target_first_token_s=0.5)  # half of what paid calls are to have
+RULES = Rules(target_first_token_s=0.2)  # the engines alone; paid calls are to have theirs within 1 s
 CALM, LOADS = 0.8, (0.8, 1.0, 1.5, 2.0, 5.0, 10.0)
 WARM_S, END_S = 20.0, 80.0
 STEP_AT_S, STEP_END_S, STEP_WINDOW_S = 40.0, 60.0, 0.5
@@ -162,18 +162,15 @@ def _tokens(visit: Visit) -> int:
 
 
 def settled_after_s(steps: Sequence[tuple[float, float]]) -> float:
-    """From the step until no window is beyond the worst of those long after it, by the 95th percentile and a quarter."""
-    number = int((STEP_END_S - STEP_AT_S - 3.0) / STEP_WINDOW_S)
-    windows = [[first_s for at, first_s in steps if int(at / STEP_WINDOW_S) == index] for index in range(number)]
-    reached = [percentile(window, 0.95) if window else 0.0 for window in windows]
-    bound = 1.25 * max(reached[number // 2 :])
-    return STEP_WINDOW_S * max((index + 1 for index, first_s in enumerate(reached) if first_s > bound), default=0)
+    """From the step until the 99th percentile of no half second any more is beyond the target."""
+    windows = {int(at / STEP_WINDOW_S) for at, _ in steps}
+    settled = 0.0
+    for index in sorted(windows):
+        if percentile([first_s for at, first_s in steps if int(at / STEP_WINDOW_S) == index], 0.99) > PAID_TARGET_S:
+            settled = (index + 1) * STEP_WINDOW_S
+    return settled
 
 
 def was_true(error_s: float, told_s: float) -> bool:
     """Within 20 %, or half of the second to which the header is rounded."""
     return abs(error_s) <= max(0.2 * told_s, 1.0)
-
-
-def first_tokens(outcomes: Sequence[Outcome]) -> list[float]:
-    return [outcome.first_token_s for outcome in outcomes if outcome.was_served]

@@ -28,7 +28,7 @@ __all__ = ["Ask", "Capacity", "Decision", "Demand", "Rules", "Step", "Ticket", "
 _NUMBER = {tier: number for number, tier in enumerate(TIERS)}
 _RATE_MEMORY_S = 10.0
 _ROOM_USED = (1.0, 1.0, 7.0 / 8.0, 3.0 / 4.0)  # by tier: free and batch calls leave room to wait for those before them
-_FEW = 4.5  # places to get free, for which a prompt call within its tier's share may wait
+_FEW = 2.5  # places to get free, for which a prompt call within its tier's share may wait
 _NOT_FOR_RETURNED = 16  # of the room: those who come as told may not fill it either
 _LEAST_RETRY_S, _MOST_RETRY_S = 1.0, 720.0
 
@@ -277,7 +277,7 @@ class WaitingRoom:
         ask, most_s = call.ask, self._patience_s(call.ask)
         is_prompt = call.tier < FREE and ask.patience_s is None and self._holding.capacity.places > 0
         queue, holding = self._queues[call.tier], self._holding
-        if is_prompt and holding.is_slow_to_answer(queue, self._rules.target_first_token_s / 2.0, now):
+        if is_prompt and holding.is_slow_to_answer(call, queue, self._rules.target_first_token_s, now):
             return False
         if is_prompt and holding.is_beyond(call, queue):
             most_s = min(most_s, self._rules.prompt_s)
