@@ -146,6 +146,8 @@ class Dispatch:
                 self._attempt.end(problem)
                 harmless = repeatable or isinstance(problem, ServerOverloaded) or not problem.fields.get("reached", True)
                 if attempts >= MOST_ATTEMPTS or not harmless or self._ports.clock.monotonic() >= self._deadline:
+                    if isinstance(problem, ServerOverloaded):
+                        problem.retry_after_s = self._place.retry_after_s()  # a promise: not for every attempt
                     raise
                 if isinstance(problem, UpstreamFailed) and not self._has_others(tried):
                     raise
@@ -216,7 +218,7 @@ class Dispatch:
     def _refusal(self, status: int, body: bytes) -> CallError:
         model = self._request.model
         if status in _ENGINE_IS_FULL:
-            return ServerOverloaded(model=model, retry_after_s=self._place.retry_after_s())
+            return ServerOverloaded(model=model, retry_after_s=0.0)  # computed where it goes out
         if status in _ENGINE_HAS_NOT:
             return NotOfferedByModel(param="model", model=model, path=self._request.endpoint.path)
         if status in _ENGINE_REFUSES:

@@ -66,6 +66,25 @@ class LimitStore(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Tally:
+    """What became of the calls of one model since this process began; each only ever grows.
+
+    at_once: started without waiting. waited: had to. rejected: turned away before the queue. evicted: out of it, when their
+    patience ended. left: their clients did. resumed: began again elsewhere. capped: allowed less output. fell_back: went to
+    another model, counted at the one that they asked for.
+    """
+
+    at_once: int = 0
+    waited: int = 0
+    rejected: int = 0
+    evicted: int = 0
+    left: int = 0
+    resumed: int = 0
+    capped: int = 0
+    fell_back: int = 0
+
+
 Tell = Callable[[int, float | None], Awaitable[None]]
 """Is told again and again while a call waits: its position, from 1, and the seconds it will probably wait, None if unknown."""
 
@@ -123,6 +142,10 @@ class Gate(Protocol):
 
     def has_room(self, model: str) -> bool:
         """Whether a call of this model would start at once."""
+        ...
+
+    def tally(self, model: str) -> Tally:
+        """Of the model's calls; who does something with one on the gate's word adds to it."""
         ...
 
     def demand(self, model: str) -> Demand:

@@ -54,9 +54,9 @@ class QueueSettings(Frozen):
     heartbeat_s: float = Field(2.0, gt=0, description="Seconds between two words to a streaming client that waits.")
     target_first_token_s: float = Field(2.0, gt=0, description="The time to the first token that replicas should keep to.")
     free_output_cap_tokens: int = Field(256, ge=1, description="The most output of a free call while we are overloaded.")
-    reserved_share: float = Field(0.4, ge=0, le=1, description="What is kept for reserved calls where tiers compete.")
-    paid_share: float = Field(0.4, ge=0, le=1, description="The same for paid calls.")
-    free_share: float = Field(0.2, ge=0, le=1, description="The same for free calls; batch calls get what nobody else wants.")
+    reserved_share: float = Field(0.4, gt=0, le=1, description="What is kept for reserved calls where tiers compete.")
+    paid_share: float = Field(0.4, gt=0, le=1, description="The same for paid calls.")
+    free_share: float = Field(0.2, gt=0, le=1, description="The same for free calls; batch calls get what nobody else wants.")
 
 
 class TimeoutSettings(Frozen):

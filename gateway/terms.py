@@ -47,10 +47,12 @@ def terms(request: Request, principal: Principal, ports: Ports, *, patience_s: f
     if fall_backs and gate.prefers_fall_back(request.model, ask):
         model = _with_room(fall_backs, request.model, principal, ports)
         if model is not None:
+            gate.tally(request.model).fell_back += 1
             request = changed(request, model=model)
             headers.append((b"x-daemun-model-used", model.encode()))
     cap = gate.output_cap(request.model, ask)
     if cap is not None and (request.max_tokens is None or request.max_tokens > cap):
+        gate.tally(request.model).capped += 1
         request = changed(request, most_tokens=cap)
         ask = _ask(request, principal, tier, patience_s)
         headers.append((b"x-daemun-output-cap", b"%d" % cap))

@@ -12,7 +12,7 @@ from typing import Self
 
 from gateway.errors import QueueTimeout, ServerOverloaded
 from gateway.policy.admission import Ask, Capacity, Decision, Demand, Rules, Ticket, WaitingRoom
-from gateway.ports import Clock, Tell
+from gateway.ports import Clock, Tally, Tell
 from gateway.protocol.usage import NO_USAGE, Usage
 
 
@@ -49,6 +49,9 @@ class AsyncioGate:
         line = self._line(model)
         return not line.starts and line.room.running < line.capacity.places
 
+    def tally(self, model: str) -> Tally:
+        return self._line(model).tally
+
     def demand(self, model: str) -> Demand:
         return self._line(model).room.demand(self._clock.monotonic())
 
@@ -72,6 +75,7 @@ class _Line:
         self.room = WaitingRoom(rules)
         self.capacity = Capacity(0)
         self.starts: dict[Ticket, asyncio.Future[None]] = {}
+        self.tally = Tally()
         self.numbers = count(1)
         self._rules = rules
         self._clock = clock
@@ -108,7 +112,11 @@ class _Line:
                 lambda: (room.position(ticket), room.expected_wait_s(ticket, self.now())),
                 tell,
             )
-        except BaseException:
+        except BaseException as problem:
+            if isinstance(problem, QueueTimeout):
+                self.tally.evicted += 1
+            else:
+                self.tally.left += 1
             del self.starts[ticket]
             self.leave(ticket)
             raise
@@ -181,13 +189,17 @@ class QueuedPlace:
         self._ticket = ticket = Ticket(next(line.numbers))
         decision = line.room.arrive(ticket, ask, line.now())
         if decision is Decision.START:
+            line.tally.at_once += 1
             return
         if decision is Decision.REJECT:
+            line.tally.rejected += 1
             raise ServerOverloaded(model=line.model, retry_after_s=line.retry_after_s(ask))
+        line.tally.waited += 1
         self.position = line.room.position(ticket)
         await line.wait_to_start(ticket, ask, tell)
 
     async def resume(self, tell: Tell | None = None) -> None:
+        self._line.tally.resumed += 1
         await self._line.wait_to_resume(self._ask, tell)
 
     def first_token(self, took_s: float) -> None:

@@ -48,7 +48,8 @@ class Drain:
 
     __slots__ = ("_cost", "_count", "_last", "_learns", "_place_s", "_token_s", "_was_full")
 
-    _SHORT_S, _LONG_S = 10.0, 120.0
+    _SHORT_S = 10.0
+    _LONG_S = 120.0
     _ENOUGH = 48.0  # departures; with fewer, the memory is the long one
 
     def __init__(self) -> None:

@@ -35,7 +35,8 @@ def _of_model(model: str, gate: Gate, fleet: Fleet) -> dict[str, Any]:
     capacity = figures.pop("capacity")
     tiers = {tier.value: msgspec.to_builtins(demand.tiers[tier]) for tier in Tier if tier in demand.tiers}
     replicas = {"ready": len(fleet.ready(model)), "starting": fleet.starting(model)}
-    return figures | {"tiers": tiers, "replicas": replicas, "places": capacity["places"], "kv_tokens": capacity["tokens"]}
+    told = {"tiers": tiers, "replicas": replicas, "places": capacity["places"], "kv_tokens": capacity["tokens"]}
+    return figures | told | {"calls": msgspec.to_builtins(gate.tally(model))}
 
 
 def _is_near(request: Request) -> bool:

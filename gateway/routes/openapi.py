@@ -34,6 +34,11 @@ OpenAI와 Anthropic 클라이언트를 그대로 쓸 수 있습니다. 아래에
 **Errors** have OpenAI's shape, and Anthropic's at once. Their messages are in Korean if `Accept-Language` prefers it ·
 `Accept-Language: ko`이면 오류 메시지가 한국어입니다.
 
+**While a stream waits for its place** it gets SSE comments, `: daemun position=3 expected_wait_s=12`, which clients skip and a
+chat page can show; what goes wrong after the first one is an `error` event. `service_tier` asks for another tier than the key's
+own, never for a better one; `models` names where the call may go if `model` is full · 스트리밍 요청이 기다리는 동안 위와 같은
+SSE 주석으로 순번과 예상 시간을 알려 줍니다.
+
 **Every answer** has `x-request-id`; with it the operator finds the call · 모든 응답의 `x-request-id`로 호출을 찾을 수 있습니다.
 """
 _ERRORS = {
@@ -74,6 +79,13 @@ _EXAMPLES: dict[Api, Schema] = {
 }
 _OF_MODELS = ("401", "404")
 _RETRY_AFTER = {"429", "503"}
+_ON_ANSWERS = {
+    "x-request-id": "RequestId",
+    "x-daemun-service-tier": "ServiceTier",
+    "x-daemun-queue-position": "QueuePosition",
+    "x-daemun-output-cap": "OutputCap",
+    "x-daemun-model-used": "ModelUsed",
+}
 _KEYS: list[dict[str, list[str]]] = [{"bearer": []}, {"x-api-key": []}]
 _REF = "#/components/schemas/{name}"
 _TEXT = {"type": "string"}
@@ -89,6 +101,28 @@ _COMPONENTS: Schema = {
             "description": "Seconds after which to try again, computed from how fast calls end now.",
             "schema": {"type": "integer", "minimum": 1},
         },
+        "ServiceTier": {
+            "description": "The tier that the call was served in.",
+            "schema": {"enum": ["reserved", "paid", "free", "batch"]},
+        },
+        "QueuePosition": {
+            "description": "Where the call began to wait, or stood when its patience ended; absent where it did not wait.",
+            "schema": {"type": "integer", "minimum": 1},
+        },
+        "OutputCap": {
+            "description": "The most tokens of output that this call got, because we are overloaded; else absent.",
+            "schema": {"type": "integer", "minimum": 1},
+        },
+        "ModelUsed": {"description": "The fall-back that answered, because `model` was full; else absent.", "schema": _TEXT},
+    },
+    "parameters": {
+        "MaxWait": {
+            "name": "x-daemun-max-wait-s",
+            "in": "header",
+            "required": False,
+            "description": "The call's longest wait for a place, in seconds. More than the settings allow has no effect.",
+            "schema": {"type": "number", "minimum": 0},
+        }
     },
     "responses": {},
 }
@@ -145,11 +179,12 @@ def _operation(endpoint: Endpoint) -> Schema:
         "operationId": endpoint.path.strip("/").replace("/", "_"),
         "summary": f"{endpoint.summary} · {endpoint.summary_ko}",
         "security": _KEYS,
+        "parameters": [{"$ref": "#/components/parameters/MaxWait"}],
         "requestBody": {"required": True, "content": {"application/json": _body(endpoint.api)}},
         "responses": {
             "200": {
                 "description": "The engine's answer" + ("; with `stream`, server-sent events" if endpoint.stream else ""),
-                "headers": {"x-request-id": {"$ref": "#/components/headers/RequestId"}},
+                "headers": {name: {"$ref": f"#/components/headers/{component}"} for name, component in _ON_ANSWERS.items()},
                 "content": content,
             },
             **_errors(_ERRORS),
@@ -200,6 +235,8 @@ def _error(status: str) -> Schema:
     headers = {"x-request-id": {"$ref": "#/components/headers/RequestId"}}
     if status in _RETRY_AFTER:
         headers["retry-after"] = {"$ref": "#/components/headers/RetryAfter"}
+    if status == "503":
+        headers["x-daemun-queue-position"] = {"$ref": "#/components/headers/QueuePosition"}
     return {
         "description": _ERRORS[status],
         "headers": headers,

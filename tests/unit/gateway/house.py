@@ -19,11 +19,14 @@ BORA = Principal("key_bora", "bora", "search", models=frozenset({"other-model"})
 CHAN = Principal("key_chan", "chan", "play", tier=Tier.FREE)
 
 
-class PressedGate(AsyncioGate):
-    """On that step of the overload ladder for as long as the test wants."""
+class PressedGate:
+    """A gate that is on a step of the overload ladder for as long as the test wants."""
 
-    cap: int | None = None
-    full: tuple[str, ...] = ()
+    def __init__(self, gate: AsyncioGate) -> None:
+        self.cap: int | None = None
+        self.full: tuple[str, ...] = ()
+        self.place, self.resize, self.has_room = gate.place, gate.resize, gate.has_room
+        self.demand, self.counts, self.tally = gate.demand, gate.counts, gate.tally
 
     def output_cap(self, model: str, ask: Ask) -> int | None:
         return self.cap if ask.tier is Tier.FREE else None
@@ -46,7 +49,8 @@ class House:
         self.tenants = FakeTenants({"dm-anna": ANNA, "dm-bora": BORA, "dm-chan": CHAN})
         self.limits = limits or FakeLimits()
         self.clock = LoopClock()
-        self.gate = PressedGate(Rules(most_waiting, busy_s=30, cold_s=120, prompt_s=30), self.clock, spread=lambda: 0.0)
+        rules = Rules(most_waiting, busy_s=30, cold_s=120, prompt_s=30)
+        self.gate = PressedGate(AsyncioGate(rules, self.clock, spread=lambda: 0.0))
         self.gate.resize(MODEL, Capacity(places))
         self.fleet = FakeFleet({MODEL: replicas, "other-model": ()})
         self.upstream = FakeUpstream(*scripts)

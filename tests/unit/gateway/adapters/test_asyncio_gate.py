@@ -47,9 +47,19 @@ async def test_full_queue_rejects_at_once() -> None:
     await asyncio.sleep(1)
     with pytest.raises(ServerOverloaded) as caught:
         await stay(narrow, 1)
-    assert caught.value.retry_after_s == 45, "nothing was measured yet: the patience, spread out"
+    assert caught.value.whole_retry_after_s
     assert narrow.counts(M) == (1, 1)
     await asyncio.gather(*held)
+
+
+async def test_those_who_are_turned_away_are_told_different_times() -> None:
+    told = []
+    for random in (0.0, 1.0):
+        full = AsyncioGate(Rules(0, cold_s=120), LoopClock(), spread=lambda random=random: random)  # type: ignore[misc]
+        with pytest.raises(ServerOverloaded) as caught:
+            await full.place(M, ASK).take()
+        told.append(caught.value.whole_retry_after_s or 0)
+    assert told[0] < told[1]
 
 
 async def test_waiting_ends_when_a_replica_appears() -> None:
@@ -88,6 +98,23 @@ async def test_patience_grows_when_the_last_replica_goes() -> None:
         await waiting
     assert asyncio.get_running_loop().time() == pytest.approx(120)
     await held
+
+
+async def test_what_became_of_calls_is_counted() -> None:
+    one = gate(1, most_waiting=1)
+    held = asyncio.create_task(stay(one, 500))
+    await asyncio.sleep(0)
+    leaving = asyncio.create_task(stay(one, 1))
+    await asyncio.sleep(1)
+    with pytest.raises(ServerOverloaded):
+        await stay(one, 1)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    with pytest.raises(QueueTimeout):
+        await stay(one, 1)
+    tally = one.tally(M)
+    assert (tally.at_once, tally.waited, tally.rejected, tally.evicted, tally.left) == (1, 2, 1, 1, 1)
+    held.cancel()
 
 
 async def test_models_have_queues_of_their_own() -> None:

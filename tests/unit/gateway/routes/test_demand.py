@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import FakeClient, Script
+from tests.fakes import STAYS, FakeClient, Script
 from tests.unit.gateway.house import MODEL, House
 from tests.unit.gateway.routes.test_inference import CHAT, STREAM, WHOLE, answers
 
@@ -33,16 +33,21 @@ async def test_idle_gateway_shows_every_model_with_nothing_asked_of_it() -> None
 
 
 async def test_running_and_waiting_calls_and_their_tokens_are_shown_by_tier() -> None:
-    house = House(Script(head="hangs"), places=1, most_waiting=1)
-    keys = {"running": "Bearer dm-anna", "waiting": "Bearer dm-chan", "rejected": "Bearer dm-chan"}
+    house = House(Script(head="hangs"), places=1, most_waiting=16)
     calls = []
-    for key in keys.values():
-        calls.append(asyncio.create_task(house.client.post(CHAT, STREAM, authorization=key)))
+    for key, patience_s in (("anna", "30"), ("chan", "30"), ("chan", "0")):  # one runs, one waits, one is rejected
+        headers = {"authorization": f"Bearer dm-{key}", "x_daemun_max_wait_s": patience_s}
+        calls.append(asyncio.create_task(house.client.post(CHAT, STREAM, STAYS, **headers)))
         await asyncio.sleep(0.1)
     shown = (await demand(house))[MODEL]
     assert (shown["tiers"]["paid"]["running"], shown["tiers"]["free"]["waiting"]) == (1, 1)
     assert shown["tiers"]["paid"]["running_tokens"] == shown["tiers"]["free"]["waiting_tokens"] == 256
     assert (shown["rejected"], shown["step"]) == (1, "rejecting")
+    assert shown["calls"] == dict.fromkeys(("evicted", "left", "resumed", "capped", "fell_back"), 0) | {
+        "at_once": 1,
+        "waited": 1,
+        "rejected": 1,
+    }
     assert shown["arrivals_per_s"] > 0
     assert {"arrival_tokens_per_s", "drain_per_s", "drain_tokens_per_s", "rejections_per_s", "kv_tokens"} <= shown.keys()
     await asyncio.gather(*calls)

@@ -259,8 +259,8 @@ async def test_server_that_stops_gives_everything_back() -> None:
 
 
 async def test_calls_beyond_the_places_wait_their_turn() -> None:
-    house = House(says(), places=1, most_waiting=2)
-    calls = [house.client.post(CHAT, STREAM) for _ in range(4)]
+    house = House(says(), places=1, most_waiting=16)
+    calls = [house.client.post(CHAT, STREAM, x_daemun_max_wait_s=patience_s) for patience_s in ("9", "9", "9", "0")]
     statuses = [received.status for received in await asyncio.gather(*calls)]
     assert sorted(statuses) == [200, 200, 200, 503]
     assert sorted(entry.outcome for entry in house.ledger.entries) == ["completed"] * 3 + ["rejected"]

@@ -93,6 +93,7 @@ async def test_under_pressure_free_calls_get_less_output_and_are_told_so() -> No
         received = await house.client.post(CHAT, body(**asked), authorization="Bearer dm-chan")
         assert sent(house)["max_tokens"] == gets
         assert received.headers.get("x-daemun-output-cap") == (None if gets == 10 else "64")
+    assert house.gate.tally(MODEL).capped == 2
     received = await house.client.post(CHAT, body(max_tokens=1000))
     assert (sent(house)["max_tokens"], "x-daemun-output-cap" in received.headers) == (1000, False)
 
@@ -110,6 +111,7 @@ async def test_call_to_a_full_model_goes_to_the_first_fall_back_that_it_may_use_
     received = await house.client.post(CHAT, body(models=["nowhere", MODEL, "other-model"]))
     assert received.headers["x-daemun-model-used"] == "other-model"
     assert house.upstream.calls[0][0] == "other"
+    assert (house.gate.tally(MODEL).fell_back, house.gate.tally("other-model").at_once) == (1, 1)
     assert sent(house) == {"model": "other-model", "messages": []}
     assert (house.entry.model, house.entry.replica) == ("other-model", "other")
     assert house.has_given_everything_back()
