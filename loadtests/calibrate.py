@@ -42,12 +42,12 @@ Say = Callable[[str], None]
 
 async def limits(url: str, key: str) -> tuple[EngineFigures, str]:
     """What the server says of itself, in figures whose times mean nothing yet, and its version."""
-    async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {key}"}) as session:
-        async with session.get("/v1/models") as answer:
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session:
+        async with session.get(f"{url}/v1/models") as answer:
             longest = int((await answer.json())["data"][0]["max_model_len"])
-        async with session.get("/metrics") as answer:
+        async with session.get(f"{url}/metrics") as answer:
             found = _BLOCKS.search(await answer.text())
-        async with session.get("/version") as answer:
+        async with session.get(f"{url}/version") as answer:
             version = str((await answer.json())["version"])
     if found is None:
         raise ProbeFailed("its /metrics say nothing of its KV cache, as vLLM's do")
@@ -153,7 +153,9 @@ def main(
     max_num_batched_tokens: Annotated[int, typer.Option(min=1, help="As the server was started with.")] = 2048,
     judge: Annotated[str, typer.Option(help="Judge the figures of this name instead of fitting some.")] = "",
 ) -> None:
-    """Fits a, b, c and d of a step to a vLLM server that has nothing else to do, in some two minutes.
+    """Fits a step's times to a vLLM server that has nothing else to do, in some two minutes, and says how far off they are.
+
+    With `daemun up` running in another terminal, its replica is the server:
 
     python -m loadtests.calibrate --url http://127.0.0.1:30000/daemun-demo --name demo-cpu
     """

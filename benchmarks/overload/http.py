@@ -15,13 +15,21 @@ import typer
 from benchmarks.gateway import peers, setting
 from benchmarks.gateway.peers import DAEMUN, DIRECT
 from benchmarks.gateway.processes import GATEWAY_CORE, LOAD_CORE, BenchmarkError
-from benchmarks.overload import http_course, http_report
+from benchmarks.overload import http_course, http_real, http_report
 from benchmarks.overload.http_aims import verdicts
 from benchmarks.overload.http_course import SEEDS, STEPS, TARGETS, Plan, Timing
+from benchmarks.overload.http_peers import EngineKind
 
 FOLDER = Path(".daemun/bench-overload-http")
 DOCUMENT = Path("docs/overload-http.md")
 QUICK = Plan(targets=(DAEMUN, DIRECT), steps=(0.8, 10.0), seeds=(1,), timing=Timing(2.0, 8.0, 2.0, 6.0))
+REAL = Plan(
+    targets=(DAEMUN, DIRECT),
+    steps=(0.8, 2.0),
+    seeds=(1,),
+    timing=Timing(6.0, 8.0, 2.0, 8.0),
+    kind=EngineKind("vLLM", 1.0, http_real.SEATS, 1),
+)
 
 
 def main(
@@ -30,6 +38,7 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each kind, with as many seeds.")] = len(SEEDS),
     seconds: Annotated[float, typer.Option(min=2, help="How long a run is measured.")] = Timing().seconds,
     quick: Annotated[bool, typer.Option("--quick", help="See in a minute that all works.")] = False,
+    real: Annotated[bool, typer.Option("--real", help="The short form against `daemun up`: vLLM with the demo model.")] = False,
 ) -> None:
     """Offers 0.8, 1, 2 and 10 times what the engines can do, to daemun, to the engines themselves and to LiteLLM. 13 minutes.
 
@@ -39,10 +48,10 @@ def main(
     python -m benchmarks.overload.http --only daemun --step 10 --seeds 1
     """
     chosen = Plan(tuple(only or TARGETS), tuple(step or STEPS), tuple(range(1, seeds + 1)), Timing(seconds=seconds))
-    raise typer.Exit(run(QUICK if quick else chosen))
+    raise typer.Exit(run(REAL, real=True) if real else run(QUICK if quick else chosen))
 
 
-def run(plan: Plan) -> int:
+def run(plan: Plan, *, real: bool = False) -> int:
     """Measures, prints and writes; the exit status."""
     began = time.monotonic()
 
@@ -52,7 +61,7 @@ def run(plan: Plan) -> int:
     try:
         _check(plan)
         _prepare()
-        results = http_course.run(plan, say, FOLDER)
+        results = http_course.run_real(plan, say, FOLDER) if real else http_course.run(plan, say, FOLDER)
     except BenchmarkError as problem:
         typer.echo(f"overload: {problem}", err=True)
         return 2

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from benchmarks.gateway.peers import DAEMUN, DIRECT, LITELLM
 from benchmarks.gateway.processes import BenchmarkError, processor_s
 from benchmarks.gateway.quiet import Watch
-from benchmarks.overload import http_generator, http_peers
+from benchmarks.overload import http_generator, http_peers, http_real
 from benchmarks.overload.http_figures import RunFigures, of_run
-from benchmarks.overload.http_peers import PATH, EngineKind, Engines, Target
+from benchmarks.overload.http_peers import Behind, EngineKind, Target
 from benchmarks.overload.http_plan import LoadPlan, TierLoad
 
 TARGETS = (DAEMUN, DIRECT, LITELLM)
@@ -80,46 +82,66 @@ def run(plan: Plan, say: Say, folder: Path) -> Results:
             say(f"starting {name}")
             targets.append(started.enter_context(http_peers.target(name, engines, names, folder)))
         direct = started.enter_context(http_peers.target(DIRECT, engines, names, folder))
-        results.capacity = capacity(direct, plan)
-        say("engines that are never idle complete {:.1f} calls/s, {:.0f} tokens/s".format(*results.capacity))
-        for seed, step, target in _turns(plan, targets):
-            _one(_Turn(plan, seed, step, target), engines, results, say)
+        _take_turns(_Course(folder, plan, say, results), engines, targets, capacity(direct, plan))
+    return results
+
+
+def run_real(plan: Plan, say: Say, folder: Path) -> Results:
+    """Against `daemun up`. Raises BenchmarkError."""
+    results = Results()
+    say("starting daemun up")
+    with http_real.stack(folder, tuple(tier.name for tier in TIERS)) as real:
+        through, direct = real.targets
+        _one(_Course(folder, plan, lambda _: None, Results(capacity=(5.0, 0.0))), real.engine, Turn(0, 1.0, direct))  # warms it
+        _take_turns(_Course(folder, plan, say, results), real.engine, (through, direct), capacity(direct, plan))
     return results
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class _Course:
+    """What holds for every run."""
+
+    folder: Path
     plan: Plan
+    say: Say
+    results: Results
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
     seed: int
     step: float
     target: Target
 
 
-def _turns(plan: Plan, targets: Sequence[Target]) -> Iterator[tuple[int, float, Target]]:
+def _take_turns(course: _Course, engines: Behind, targets: Sequence[Target], capacity: tuple[float, float]) -> None:
     """What is compared is measured one beside the other."""
-    for seed in plan.seeds:
-        for step in plan.steps:
+    course.results.capacity = capacity
+    course.say("engines that are never idle complete {:.1f} calls/s, {:.0f} tokens/s".format(*capacity))
+    for seed in course.plan.seeds:
+        for step in course.plan.steps:
             for target in targets:
-                yield seed, step, target
+                _one(course, engines, Turn(seed, step, target))
 
 
-def _one(turn: _Turn, engines: Engines, results: Results, say: Say) -> None:
-    target, where = turn.target, f"{turn.target.name} at {turn.step:g} ×, seed {turn.seed}"
+def _one(course: _Course, engines: Behind, turn: Turn) -> None:
+    results, target, where = course.results, turn.target, f"{turn.target.name} at {turn.step:g} ×, seed {turn.seed}"
     if not http_peers.settle(engines, target):
         raise BenchmarkError(f"{where}: {target.name} does not come to rest")
-    load = load_plan(target, turn.plan, turn.step * results.capacity[0], turn.seed)
+    load = load_plan(target, course.plan, turn.step * results.capacity[0], turn.seed)
     watch, before = Watch(), _processor_s(target)
     report = http_generator.open_loop(load)
     results.others_percent.append(watch.others_percent())
     results.gateway_share[target.name, turn.step].append((_processor_s(target) - before) / report.took_s)
     results.engine_late_ms.append(engines.late_ms())
+    (course.folder / f"{target.name}-{turn.step:g}x-seed{turn.seed}.json").write_bytes(msgspec.json.encode(report.calls))
     figures = of_run(load, report.calls)
-    say(f"{where}: {line(figures)}; engines late by up to {results.engine_late_ms[-1]:.0f} ms")
+    course.say(f"{where}: {line(figures)}; engines late by up to {results.engine_late_ms[-1]:.0f} ms")
     if figures.counts:
         results.runs[target.name, turn.step].append(figures)
     else:
         results.dismissed += 1
-        say(f"{where}: the generator was late (p99 {figures.late_p99_s * 1000:.0f} ms); this run does not count")
+        course.say(f"{where}: the generator was late (p99 {figures.late_p99_s * 1000:.0f} ms); this run does not count")
 
 
 def line(figures: RunFigures) -> str:
@@ -135,11 +157,11 @@ def line(figures: RunFigures) -> str:
 def load_plan(target: Target, plan: Plan, per_s: float, seed: int) -> LoadPlan:
     return LoadPlan(
         ports=list(target.ports),
-        path=PATH,
-        model=http_peers.MODEL,
+        path=target.path,
+        model=target.model,
         tiers=[TierLoad(tier.name, tier.share, tier.target_s, tier.patience_s, target.keys[tier.name]) for tier in TIERS],
         says_tier=target.name == DAEMUN,
-        exact=False,
+        exact=target.exact,
         per_s=per_s,
         warm_s=plan.timing.warm_s,
         seconds=plan.timing.seconds,

@@ -17,6 +17,7 @@ from benchmarks.overload.http_request import Request, Requests
 from benchmarks.overload.http_stream import Reading, StreamConnection
 
 _RAMP_S = 3.0
+_LEAVE_S = 2.0
 
 
 @dataclass(slots=True)
@@ -25,6 +26,7 @@ class Client:
 
     idle: dict[int, list[StreamConnection]] = field(default_factory=dict)
     busy: set[StreamConnection] = field(default_factory=set)
+    has_left: bool = False
 
     async def ask(self, request: Request, reading: Reading) -> bool:
         """Whether the answer ended in order. Raises OSError."""
@@ -33,15 +35,22 @@ class Client:
             idle.pop()
         connection = idle.pop() if idle else await StreamConnection.to(request.port)
         self.busy.add(connection)
-        in_order = await connection.ask(request.raw, reading)
-        self.busy.discard(connection)
-        if in_order and not connection.closed:
+        in_order = False
+        try:
+            in_order = await connection.ask(request.raw, reading)
+        finally:
+            self.busy.discard(connection)
+            if not in_order or self.has_left:
+                connection.abort()
+        if not connection.closed:
             idle.append(connection)
         return in_order
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
+        self.has_left = True  # what is still connecting does so in vain
         for connection in (*self.busy, *(one for idle in self.idle.values() for one in idle)):
             connection.abort()
+        await asyncio.sleep(0)  # for it to happen
 
 
 class OpenLoop:
@@ -57,7 +66,8 @@ class OpenLoop:
         chance = random.Random(plan.seed + 1_000_003)  # noqa: S311 - a seed is wanted, not a secret
         until = plan.warm_s + plan.seconds + plan.tail_s
         self._began = time.perf_counter()
-        due, tasks = 0.0, set()
+        due = 0.0
+        tasks: set[asyncio.Task[None]] = set()
         while (due := due + chance.expovariate(plan.per_s)) < until:
             request = requests.next()
             if (wait := due - self._now()) > 0:
@@ -67,8 +77,13 @@ class OpenLoop:
             task.add_done_callback(tasks.discard)
         await asyncio.sleep(max(0.0, until - self._now()))
         self._ending = True
-        self._client.leave()
-        await asyncio.gather(*tasks)
+        await self._client.leave()
+        if tasks:
+            _, left = await asyncio.wait(tasks, timeout=_LEAVE_S)
+            for task in left:  # not even connected yet
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.sleep(0)
         return LoadReport(self._calls, time.process_time(), self._now())
 
     def _now(self) -> float:
@@ -122,7 +137,7 @@ async def closed_loop(plan: ClosedPlan) -> ClosedReport:
     for task in users:
         task.cancel()
     await asyncio.gather(*users, return_exceptions=True)
-    client.leave()
+    await client.leave()
     return report
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -20,6 +20,7 @@ from benchmarks.gateway.processes import GATEWAY_CORE, LOAD_CORE, BenchmarkError
 MODEL = "simulated"
 PATH = "/v1/chat/completions"
 TENANTS_PER_TIER = 2
+PROMPT_S = 0.1  # a paid call that would wait longer is told so at once; a first token takes three times that when nobody waits
 PATIENCE_S = 2.0  # of a client that waits, so that its target can be met
 _START_S = 120.0
 _SETTLE_S = 40.0
@@ -30,11 +31,14 @@ _ENVIRONMENTS = Path(".daemun/peers")
 
 @dataclass(frozen=True, slots=True)
 class EngineKind:
-    """The engines of a run: named figures, so many times as fast, with so many seats each."""
+    """The engines of a run: named figures, so many times as fast, with so many seats each.
+
+    So slow that LiteLLM, which needs a core for some 15 streams/s of this size, is not full before they are.
+    """
 
     figures: str = "demo-cpu"
-    scale: float = 0.45
-    seats: int = 16
+    scale: float = 0.22
+    seats: int = 6
     replicas: int = 2
 
 
@@ -54,22 +58,38 @@ class Engines:
         return all(state["running"] == state["waiting"] == 0 for state in self.states())
 
 
+class Behind(Protocol):
+    """The engines of a run, as far as a run looks at them."""
+
+    def are_idle(self) -> bool: ...
+
+    def late_ms(self) -> float: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where calls are sent to. `keys`: by tier, its tenants'."""
+    """Where calls are sent to. `keys`: by tier, its tenants'. `exact`: a real engine, told how many tokens to make."""
 
     name: str
     ports: tuple[int, ...]
     keys: dict[str, list[str]]
     process: psutil.Process | None
+    model: str = MODEL
+    path: str = PATH
+    exact: bool = False
 
     def answers(self) -> bool:
         """Whether a lone call is answered soon."""
         began = time.monotonic()
         try:
-            return _ask(self.ports[0], next(iter(self.keys.values()))[0]) == 200 and time.monotonic() - began < _SETTLED_S
+            return self._ask() == 200 and time.monotonic() - began < _SETTLED_S
         except OSError:
             return False
+
+    def _ask(self) -> int:
+        question = {"role": "user", "content": "안녕하세요, 2 tokens"}
+        body = json.dumps({"model": self.model, "messages": [question], "max_tokens": 2}).encode()
+        return exchange(self.ports[0], "POST", self.path, body, next(iter(self.keys.values()))[0])[0]
 
 
 @contextmanager
@@ -103,7 +123,7 @@ def target(name: str, behind: Engines, tiers: Sequence[str], folder: Path) -> It
         yield made
 
 
-def settle(behind: Engines, gone_to: Target) -> bool:
+def settle(behind: Behind, gone_to: Target) -> bool:
     """Wait until nothing of a run is left; whether that was so in time."""
     until = time.monotonic() + _SETTLE_S
     while time.monotonic() < until:
@@ -114,16 +134,16 @@ def settle(behind: Engines, gone_to: Target) -> bool:
     return False
 
 
-def queue_settings(kind: EngineKind) -> dict[str, object]:
-    """Places as many as the engines have seats, and a patience that a client with a target can use; all else as it comes."""
-    return {"places_per_replica": kind.seats, "patience_s": PATIENCE_S}
+def queue_settings(seats: int) -> dict[str, object]:
+    """Places as many as the engines have seats, and patience of which the targets can be met; all else as it comes."""
+    return {"places_per_replica": seats, "patience_s": PATIENCE_S, "batch_patience_s": PATIENCE_S, "prompt_s": PROMPT_S}
 
 
 def _daemun(behind: Engines, port: int, tiers: Sequence[str], folder: Path) -> tuple[list[str], dict[str, list[str]]]:
     """Real settings, real keys of as many tenants, the ledger on."""
     settings = folder / "daemun.yaml"
     fleets = [{"kind": "static", "urls": [f"http://127.0.0.1:{engine}" for engine in behind.ports], "models": [MODEL]}]
-    queue = queue_settings(behind.kind)
+    queue = queue_settings(behind.kind.seats)
     values = {"state_dir": str(folder / "state"), "gateway": {"port": port, "fleets": fleets, "queue": queue}}
     settings.write_text(json.dumps(values))  # JSON is YAML
     command = [sys.executable, "-m", "daemun", "--config", str(settings)]
@@ -167,15 +187,11 @@ def _until(true: Callable[[], bool], process: psutil.Popen, what: str, log: Path
 
 def _get(port: int, path: str) -> dict[str, Any]:
     """Raises OSError."""
-    return dict(json.loads(_exchange(port, "GET", path)[1]))
+    return dict(json.loads(exchange(port, "GET", path)[1]))
 
 
-def _ask(port: int, key: str) -> int:
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "안녕하세요, 2 tokens"}], "max_tokens": 2}
-    return _exchange(port, "POST", PATH, json.dumps(body).encode(), key)[0]
-
-
-def _exchange(port: int, method: str, path: str, body: bytes | None = None, key: str = "none") -> tuple[int, bytes]:
+def exchange(port: int, method: str, path: str, body: bytes | None = None, key: str = "none") -> tuple[int, bytes]:
+    """Status and body. Raises OSError."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request(method, path, body, {"authorization": f"Bearer {key}", "content-type": "application/json"})

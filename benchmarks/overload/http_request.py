@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from benchmarks.overload.http_plan import LoadPlan, TierLoad
 
 PROMPT_CHARACTERS = (200, 600)  # 100 to 300 tokens of the simulated engine
-ANSWER_TOKENS = (15, 45)
+ANSWER_TOKENS = (8, 24)
 ALLOWED_TOKENS = 128  # what clients allow, as they do, without knowing how long the answer becomes
 _TEXT = "대문은 한국어 모델을 여럿이 나누어 쓰게 하는 문입니다. 차례를 기다리는 사람에게는 얼마나 기다릴지 알려 줍니다. "
 
