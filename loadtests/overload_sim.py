@@ -90,6 +90,7 @@ class Simulation:
         self.outcomes: list[Outcome] = []
         self.now = 0.0
         self._loads = [0] * replicas
+        self._unread = [0] * replicas  # prompt tokens of calls without a first token
         self._random = Random(seed)  # noqa: S311 - a simulation
         self._running: dict[Ticket, Outcome] = {}
         self._waiting: dict[Ticket, Outcome] = {}
@@ -139,6 +140,7 @@ class Simulation:
             outcome = self._running[ticket]
             if event.what is Happening.FIRST:
                 outcome.first = event.at
+                self._unread[index] -= outcome.visit.prompt_tokens
                 if self.room is not None:
                     self._send(self.room.first_token(ticket, event.at - outcome.started, event.at))
             elif event.what is Happening.FINISHED:
@@ -208,6 +210,10 @@ class Simulation:
 
     def _open(self, ticket: Ticket, outcome: Outcome) -> None:
         outcome.started = self.now
-        outcome.engine = self._loads.index(min(self._loads))
+        most = self.figures.max_num_seqs
+        outcome.engine = min(
+            range(len(self.engines)), key=lambda at: (self._loads[at] >= most, self._unread[at], self._loads[at])
+        )
         self._loads[outcome.engine] += 1
+        self._unread[outcome.engine] += outcome.visit.prompt_tokens
         self.engines[outcome.engine].add(str(ticket), outcome.visit.prompt_tokens, outcome.output_tokens, self.now)

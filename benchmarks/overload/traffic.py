@@ -12,6 +12,7 @@ from gateway.policy.limits import Tier
 from loadtests.overload_sim import Visit
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 600, 220  # means, before the longest are cut off
+PAID_TARGET_S = 1.0  # to the first token, of reserved calls too
 _SPREAD = 0.8  # of the logarithm of both
 _MOST_PROMPT, _MOST_OUTPUT = 6000, 2000
 
@@ -36,8 +37,8 @@ def mix(per_s: float) -> tuple[Source, ...]:
     to the gateway.
     """
     return (
-        Source(Tier.RESERVED, 0.1 * per_s, tenants("reserved", 2), 1.0),
-        Source(Tier.PAID, 0.3 * per_s, tenants("paid", 8), 1.0),
+        Source(Tier.RESERVED, 0.1 * per_s, tenants("reserved", 2), PAID_TARGET_S),
+        Source(Tier.PAID, 0.3 * per_s, tenants("paid", 8), PAID_TARGET_S),
         Source(Tier.FREE, 0.5 * per_s, tenants("free", 40), 5.0, 4.0),
         Source(Tier.BATCH, 0.1 * per_s, tenants("batch", 2)),
     )

@@ -28,6 +28,8 @@ __all__ = ["Ask", "Capacity", "Decision", "Demand", "Rules", "Step", "Ticket", "
 _NUMBER = {tier: number for number, tier in enumerate(TIERS)}
 _RATE_MEMORY_S = 10.0
 _ROOM_USED = (1.0, 1.0, 7.0 / 8.0, 3.0 / 4.0)  # by tier: free and batch calls leave room to wait for those before them
+_FEW = 2.5  # places to get free, for which a prompt call within its tier's share may wait
+_NOT_FOR_RETURNED = 16  # of the room: those who come as told may not fill it either
 _LEAST_RETRY_S, _MOST_RETRY_S = 1.0, 720.0
 
 
@@ -269,10 +271,17 @@ class WaitingRoom:
     def _may_wait(self, call: Call, returned: bool, now: float) -> bool:
         room = int(self._rules.most_waiting * _ROOM_USED[call.tier]) - self._waiting
         # A dynamic threshold (Choudhury and Hahne, 1998): whoever queues most leaves as much room for those who come after.
-        if room <= 0 or (not returned and len(call.line.numbers) >= room):
+        taken = len(call.line.numbers) if not returned else self._rules.most_waiting // _NOT_FOR_RETURNED
+        if room <= 0 or taken >= room:
             return False
         ask, most_s = call.ask, self._patience_s(call.ask)
         is_prompt = call.tier < FREE and ask.patience_s is None and self._holding.capacity.places > 0
-        if is_prompt and self._holding.is_beyond(call, self._queues[call.tier]):
+        queue, holding = self._queues[call.tier], self._holding
+        if is_prompt and holding.is_slow_to_answer(call, queue, self._rules.target_first_token_s, now):
+            return False
+        if is_prompt and holding.is_beyond(call, queue):
             most_s = min(most_s, self._rules.prompt_s)
+        elif is_prompt:  # where calls seldom end, some have to wait for that, or the share would stay unused
+            few_s = _FEW * self._outlook.place_s(call.tier, now)
+            most_s = min(most_s, max(few_s, self._rules.target_first_token_s / 4.0))
         return self._outlook.starts_within(most_s, call, returned, now)

@@ -12,9 +12,11 @@ than half of the target, unless its own prompt was most of what the engines had 
 
 from __future__ import annotations
 
+from gateway.policy.drain import Pace
 from gateway.policy.fair_queue import Call
 
 _FIRST_TOKENS, _STEP_TOKENS, _MOST_TOKENS = 2048, 256, 1 << 24
+_PACE_MEMORY_S = 2.0
 _NEWS = 0.25  # of a round, in the share of late calls
 _LEAST_FORGET_S, _MOST_FORGET_S = 0.5, 10.0
 
@@ -27,6 +29,7 @@ class AnswerWindow:
         self._unanswered: dict[int, Call] = {}  # by ticket, the oldest first
         self._prompt_tokens = 0
         self._took_s = 0.0  # smoothed
+        self._pace = Pace(_PACE_MEMORY_S)  # prompt tokens answered
         self._late_share = 0.0
         self._is_near = False
         self._round_began = 0.0
@@ -49,6 +52,11 @@ class AnswerWindow:
         self._was_full = True
         return False
 
+    def wait_s(self, prompt_tokens: int, now: float) -> float:
+        """Until so many more could be sent, where the window is full."""
+        pace = self._pace.per_s(now)
+        return prompt_tokens / pace if pace > 0.0 else 0.0
+
     def sent(self, call: Call, now: float) -> None:
         self.forget(now)
         self._unanswered[call.ticket] = call
@@ -65,6 +73,7 @@ class AnswerWindow:
         self._took_s += (took_s - self._took_s) * (0.1 if self._took_s else 1.0)
         self._answers += 1
         self._answered_tokens += call.ask.prompt_tokens
+        self._pace.add(call.ask.prompt_tokens, now)
         if 2 * self._replicas * call.ask.prompt_tokens <= call.prompt_ahead:
             self._late += took_s > self._late_s
             self._is_near = self._is_near or took_s > self._late_s / 2.0

@@ -108,6 +108,7 @@ class FairQueue:
         self.lines: dict[str, Line] = {}
         self.waiting = 0
         self.waiting_tokens = 0
+        self.waiting_prompt_tokens = 0
         self.backlog = 0.0
         self.returned = 0.0
         self.promised = 0.0
@@ -148,6 +149,7 @@ class FairQueue:
         line.backlog += call.cost
         self.waiting += 1
         self.waiting_tokens += call.tokens
+        self.waiting_prompt_tokens += call.ask.prompt_tokens
         self.backlog += call.cost
         if returned:
             line.returned += call.cost
@@ -187,6 +189,7 @@ class FairQueue:
         del line.calls[call.number]
         self.waiting -= 1
         self.waiting_tokens -= call.tokens
+        self.waiting_prompt_tokens -= call.ask.prompt_tokens
         # Sums of floats drift; empty is exactly empty.
         line.backlog = line.backlog - call.cost if line.numbers else 0.0
         self.backlog = self.backlog - call.cost if self.waiting else 0.0

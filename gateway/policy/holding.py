@@ -22,6 +22,8 @@ _BATCH_LEAVES = 0.1  # of the places: batch has what is idle, and whoever comes 
 _BATCH_SHARE = 1e-9
 _GENEROUS = 1.5  # times its part a tenant may have before it leaves places for the others
 _FOR_TENANTS = 2  # places that it leaves them
+_NEARLY = 0.9
+_TURNS = 3
 _KEPT_EVERY_S, _MOST_KEPT = 0.25, 1.0 / 8.0  # how often the places kept free are counted anew, and of all places
 _DEPARTURES = 2.0  # as many calls as come of those who have less until so many have left
 _RATE_MEMORY_S = 10.0
@@ -105,10 +107,19 @@ class Holding:
         """Whether a call that does not fit only has to leave places for others."""
         return self._kept_for_others(call, queue, now) > 0
 
+    def is_slow_to_answer(self, call: Call, queue: FairQueue, most_s: float, now: float) -> bool:
+        """Whether the engines are not done reading, and will not be soon enough for one more: of this tier as often as of the
+        others.
+        """
+        prompt_tokens = call.ask.prompt_tokens
+        if self.window.has_room(prompt_tokens):
+            return False
+        return self.window.wait_s(_TURNS * (queue.waiting_prompt_tokens + prompt_tokens), now) > most_s
+
     def is_beyond(self, call: Call, queue: FairQueue) -> bool:
-        """Whether this call, behind those that wait, is more than its tier's share."""
+        """Whether this call, behind those that wait, is more than its tier's share, or nearly: calls end by ones and twos."""
         tier = call.tier
-        return self.share(tier, queue.waiting_tokens + call.tokens, queue.waiting + 1) > self.shares[tier]
+        return self.share(tier, queue.waiting_tokens + call.tokens, queue.waiting + 1) > _NEARLY * self.shares[tier]
 
     def _part(self, call: Call, queue: FairQueue, more: int) -> float:
         """What a tenant has and so much more, of its part by weight of its tier's places, or of those that the tier has if that
@@ -129,7 +140,7 @@ class Holding:
                 kept += max(0, min(self._kept[other], int(self.shares[other] * places) - self.running[other]))
         if tier == BATCH:
             kept += int(places * _BATCH_LEAVES)
-        elif kept < _FOR_TENANTS and self._part(call, queue, 1) > _GENEROUS:
+        elif kept < _FOR_TENANTS and call.number >= 0 and self._part(call, queue, 1) > _GENEROUS:
             kept = min(_FOR_TENANTS, self._kept[tier])
         return min(kept, int(places * _MOST_KEPT))
 

@@ -72,6 +72,11 @@ class Outlook:
         own = line.backlog / len(line.numbers) * bisect_left(line.numbers, call.number)
         return self._turn_s(queue, line, own, queue.backlog / queue.waiting * queue.ahead(call), rate, now)
 
+    def place_s(self, tier: int, now: float) -> float:
+        """Between two starts of this tier while some of it wait."""
+        rate = self.rate(tier, now)
+        return self._holding.typical_cost / rate if rate else 0.0
+
     def backlog_s(self, tier: int, now: float) -> float:
         """What all that wait in a tier, or were told to come again, will take."""
         queue, rate = self._queues[tier], self.rate(tier, now)

@@ -13,10 +13,16 @@ import pytest
 from tests.gateway_process import GatewayProcess, gateway_process
 from tests.integration.gateway.conftest import MODEL
 from tests.loopback import LoopbackServer
+from tests.redis_server import redis_server
 
 
 def test_workers_serve_together_are_replaced_and_end_in_order(engine_server: LoopbackServer, tmp_path: Path) -> None:
-    with gateway_process(engine_server.url, tmp_path, WORKERS="2") as gateway:
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    with (
+        redis_server(folder) as redis,
+        gateway_process(engine_server.url, tmp_path, WORKERS="2", LIMITS__REDIS=redis.url) as gateway,
+    ):
         until(lambda: len(workers(gateway)) == 2)
         first, second = workers(gateway)
         first.kill()

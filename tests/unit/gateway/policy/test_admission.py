@@ -176,10 +176,10 @@ def test_call_that_would_wait_longer_than_its_patience_is_rejected_at_once() -> 
     assert arrive(room, ask(patience_s=9.0), now)[1] is Decision.WAIT
 
 
-def test_paid_call_within_its_share_waits_and_beyond_it_is_told() -> None:
+def test_paid_calls_wait_for_a_few_places_and_the_others_are_told_at_once() -> None:
     room, _, now = drained()
     decisions = [arrive(room, ask("p", Tier.PAID), now)[1] for _ in range(6)]
-    assert decisions == [Decision.WAIT] * 4 + [Decision.REJECT] * 2
+    assert decisions == [Decision.WAIT] * 2 + [Decision.REJECT] * 4
     assert arrive(room, ask("p", Tier.PAID, patience_s=20.0), now)[1] is Decision.WAIT
 
 
