@@ -118,16 +118,16 @@ def test_no_secret_is_ever_written(
     output = gateway.output.read_text()
     assert output.count("Traceback") >= 2, "it crashed, and said where"
     assert "The admin API listens" in output
-    assert wrote_entries(gateway.state_dir), "there is something to search"
+    dump = "" if server is None or url is None else server.dump(url)
+    assert wrote_entries(gateway.state_dir) or "/v1/chat/completions" in dump, "there is something to search"
     secrets = {"key": key.removeprefix("dm-"), "wrong key": WRONG, "token": token, "password": PASSWORD}
     for name, secret in secrets.items():
         assert secret not in output, name
         assert secret not in lines, name
+        assert secret not in dump, name
         for path in files(gateway.state_dir):
             if (name, path) != ("token", token_path(gateway.state_dir)):
                 assert secret.encode() not in path.read_bytes(), (name, path)
-    if server is not None and url is not None:
-        assert key.removeprefix("dm-") not in server.dump(url)
 
 
 def break_key(key_id: str, server: PostgresServer | None, url: str | None, state_dir: Path) -> None:
