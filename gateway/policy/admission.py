@@ -268,6 +268,11 @@ class WaitingRoom:
             patience_s = self._rules.busy_s if self._holding.capacity.places else self._rules.cold_s
         return patience_s if ask.patience_s is None else min(patience_s, ask.patience_s)
 
+    def _is_prompt(self, ask: Ask) -> bool:
+        """Whether a paid call would rather be told at once than wait: by the operator's setting, if it does not say itself."""
+        rules = self._rules
+        return rules.prompt_s < rules.busy_s and ask.patience_s is None and self._holding.capacity.places > 0
+
     def _may_wait(self, call: Call, returned: bool, now: float) -> bool:
         room = int(self._rules.most_waiting * _ROOM_USED[call.tier]) - self._waiting
         # A dynamic threshold (Choudhury and Hahne, 1998): whoever queues most leaves as much room for those who come after.
@@ -275,7 +280,7 @@ class WaitingRoom:
         if room <= 0 or taken >= room:
             return False
         ask, most_s = call.ask, self._patience_s(call.ask)
-        is_prompt = call.tier < FREE and ask.patience_s is None and self._holding.capacity.places > 0
+        is_prompt = call.tier < FREE and self._is_prompt(ask)
         queue, holding = self._queues[call.tier], self._holding
         if is_prompt and holding.is_slow_to_answer(call, queue, self._rules.target_first_token_s, now):
             return False
