@@ -1,7 +1,7 @@
 """How each gateway that is compared is started: on one core, one worker, in front of the one scripted engine.
 
 Each as its makers ship it, with what costs it least where there is a choice: the routers with their cheapest policy and without
-log lines for each call, LiteLLM without a database. daemun runs with all that it has: keys, queue, ledger.
+log lines for each call, LiteLLM without a database. daemun runs with all that it has: keys, limits, queue, ledger.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ ALL = (DIRECT, DAEMUN, *INSTALLED)
 _ENVIRONMENTS = Path(".daemun/peers")
 _START_S = 120.0
 _MOST_AT_ONCE = 20_000
+_LIMITS = ("--requests-per-minute", "1000000000", "--tokens-per-minute", "1000000000000")
 _LITELLM_KEY = "sk-bench-0123456789abcdef"
 
 
@@ -98,7 +99,7 @@ def version_of(name: str) -> str:
 
 
 def _daemun(engine_url: str, port: int, folder: Path) -> _Start:
-    """Real settings, a real key, the ledger on; only the places are more than usual, since the load is."""
+    """Real settings, a key with limits out of reach, the ledger on; only the places are more than usual, as the load is."""
     settings = folder / "daemun.yaml"
     queue = {"places_per_replica": _MOST_AT_ONCE, "most_waiting": _MOST_AT_ONCE}
     fleets = [{"kind": "static", "urls": [engine_url], "models": [MODEL]}]
@@ -107,6 +108,7 @@ def _daemun(engine_url: str, port: int, folder: Path) -> _Start:
     daemun = [sys.executable, "-m", "daemun", "--config", str(settings)]
     made = answer_of([*daemun, "keys", "create", "--tenant", "bench"], core=LOAD_CORE, timeout_s=_START_S)
     key = next(line.split()[1] for line in made.splitlines() if line.startswith("key "))
+    answer_of([*daemun, "limits", "set", "--tenant", "bench", *_LIMITS], core=LOAD_CORE, timeout_s=_START_S)
     return _Start([*daemun, "gateway"], key)
 
 
