@@ -277,7 +277,7 @@ class WaitingRoom:
         ask, most_s = call.ask, self._patience_s(call.ask)
         is_prompt = call.tier < FREE and ask.patience_s is None and self._holding.capacity.places > 0
         queue, holding = self._queues[call.tier], self._holding
-        if is_prompt and holding.is_slow_to_answer(call, queue, self._rules.target_first_token_s, now):
+        if is_prompt and holding.is_slow_to_answer(call, queue, 2.0 * self._rules.target_first_token_s, now):
             return False
         if is_prompt and holding.is_beyond(call, queue):
             most_s = min(most_s, self._rules.prompt_s)

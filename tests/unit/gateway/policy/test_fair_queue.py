@@ -111,7 +111,7 @@ def waiting(queue: FairQueue, tenant: str, *, weight: float = 1.0, returned: boo
 
 def order(queue: FairQueue, most: int = 1000) -> str:
     """The tenants in the order in which they start."""
-    started = []
+    started: list[str] = []
     while queue.waiting and len(started) < most:
         call = next(queue.turns())
         queue.remove(call)
