@@ -3,7 +3,7 @@
 DEVICE ?= cpu
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz check bench-gateway bench-overload demo-eval demo-train lock clean
+.PHONY: help run test fuzz kill-ledger check bench-gateway bench-overload demo-eval demo-train lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -26,6 +26,11 @@ fuzz: ## bad input of every kind, CASES=100000 of them or more (about 15 minutes
 	@scripts/compile
 	@FUZZ_CASES=$(CASES) exec .venv/bin/python -m pytest -s -p no:schemathesis tests/fuzz $(ARGS)
 
+KILLS ?= 1000
+kill-ledger: ## gateways and movers killed at KILLS=1000 random moments (about 15 minutes); every acknowledged entry must be there once
+	@scripts/setup dev-$(DEVICE)
+	@LEDGER_KILLS=$(KILLS) exec .venv/bin/python -m pytest tests/integration/gateway/test_ledger_kills.py $(ARGS)
+
 check: ## the fast gate: format, lint, types, import contracts
 	@scripts/setup dev-$(DEVICE)
 	@scripts/check
@@ -37,9 +42,12 @@ bench-gateway: ## the gateway against vllm-router, smg and LiteLLM, 12 minutes; 
 	@scripts/peers
 	@exec .venv/bin/python -m benchmarks.gateway $(ARGS)
 
-bench-overload: ## overload, noisy neighbours and a launch day in virtual time, with the gateway's own admission code, 5 minutes
-	@scripts/setup dev-$(DEVICE)
-	@exec .venv/bin/python -m benchmarks.overload $(ARGS)
+bench-overload: ## overload, noisy neighbours and a launch day in virtual time; then real gateways, LiteLLM too; 20 minutes
+	@scripts/setup serving-$(DEVICE)
+	@scripts/compile
+	@scripts/debian-packages bench-gateway
+	@scripts/peers
+	@failed=0; .venv/bin/python -m benchmarks.overload || failed=1; .venv/bin/python -m benchmarks.overload.http $(ARGS) || failed=1; exit $$failed
 
 demo-eval: ## ask the real server the demo model's questions, trained and held out
 	@scripts/setup serving-$(DEVICE)

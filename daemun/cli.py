@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +12,16 @@ import typer
 from rich.console import Console
 
 from daemun import doctor as machine
-from daemun import keys, usage, welcome
-from daemun.context import Context, open_store
+from daemun import keys, limits, tenants, usage, welcome
+from daemun.context import Context, administer
+from daemun.ledger import with_catalogue_energy
 from daemun.problem import Problem
 from daemun.progress import Progress
 from daemun.settings import Settings, SettingsError
 from daemun.up import Supervisor
-from gateway.adapters import sqlite, sqlite_tenants
-from gateway.adapters.system_clock import SystemClock
+from daemun.workers import Workers, listen
+from gateway.adapters.schema import StoreUnusable
+from gateway.errors import CallError
 
 app = typer.Typer(
     name="daemun",
@@ -31,8 +34,10 @@ app = typer.Typer(
         "Settings come from daemun.yaml and DAEMUN_* variables; **daemun doctor** says whether this machine is fit for them."
     ),
 )
+app.add_typer(tenants.app, name="tenants")
 app.add_typer(keys.app, name="keys")
-app.command()(usage.usage)
+app.add_typer(limits.app, name="limits")
+app.add_typer(usage.app, name="usage")
 
 
 @app.callback()
@@ -57,31 +62,43 @@ def up(context: typer.Context) -> None:
     settings = context.obj.settings()
     progress = Progress()
     _require(settings, gateway=True, serving=True)
-    with open_store(settings) as store:
-        base_url = welcome.base_url(settings)
+    base_url = welcome.base_url(settings)
+    administer(settings, lambda admin: admin.tenants())  # a store that cannot be used is said before anything starts
 
-        def when_ready() -> list[str] | None:
-            secret = welcome.new_key(store, SystemClock())
-            progress.stop()
-            if context.args:
-                welcome.set_environment(base_url, secret)
-            else:
-                welcome.show(progress.console, base_url, secret, settings.serving.models[0], progress.elapsed_s)
-            return context.args or None
+    def when_ready() -> list[str] | None:
+        secret = administer(settings, welcome.new_key)
+        progress.stop()
+        if context.args:
+            welcome.set_environment(base_url, secret)
+        else:
+            welcome.show(progress.console, base_url, secret, settings.serving.models[0], progress.elapsed_s)
+        return context.args or None
 
-        raise typer.Exit(Supervisor(settings, context.obj.options(), progress.say).run(when_ready))
+    raise typer.Exit(Supervisor(settings, context.obj.options(), progress.say).run(when_ready))
 
 
 @app.command()
-def gateway(context: typer.Context) -> None:
-    """Start the gateway alone, in the foreground. The replicas come from `gateway.fleets` in the settings."""
-    settings = context.obj.settings()
-    _require(settings, gateway=True)
-    from gateway.server import run  # here and not above: `daemun --help` should not wait for a web framework
+def gateway(
+    context: typer.Context,
+    listener: Annotated[int | None, typer.Option(hidden=True, help="The inherited socket of one of several workers.")] = None,
+) -> None:
+    """Start the gateway alone, in the foreground. The replicas come from `gateway.fleets` in the settings.
 
+    With `gateway.workers` it is that many processes, which share a port, the limits (in Redis) and the stores.
+    """
+    settings = context.obj.settings()
     logging.basicConfig(level=settings.gateway.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    run(settings.gateway, settings.state_dir)
+    if listener is None:
+        _require(settings, gateway=True)
+        if settings.gateway.workers > 1:
+            with listen(settings.gateway) as shared:
+                Workers(settings.gateway, context.obj.options(), shared).run()
+            return
+    from gateway.server import run  # here and not above: `daemun --help` should not wait for a web framework
+
+    inherited = None if listener is None else socket.socket(fileno=listener)
+    run(with_catalogue_energy(settings.gateway), settings.state_dir, inherited)
 
 
 @app.command()
@@ -119,6 +136,6 @@ def main(arguments: list[str] | None = None) -> None:
     """The entry point. Expected problems end here as one sentence on standard error."""
     try:
         app(arguments)
-    except (Problem, SettingsError, sqlite.StoreUnusable, sqlite_tenants.UnknownKey) as problem:
+    except (Problem, SettingsError, StoreUnusable, CallError) as problem:
         Console(stderr=True, highlight=False).print(f"daemun: {problem}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)

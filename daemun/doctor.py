@@ -203,9 +203,9 @@ def _stores(settings: Settings) -> Finding:
     fleets = ", ".join(
         "static list" if isinstance(fleet, StaticFleet) else f"Ray at {fleet.url}" for fleet in settings.gateway.fleets
     )
-    return Finding(
-        "Stores", Grade.OK, f"SQLite in {settings.state_dir}; Redis and PostgreSQL are not configured; fleet: {fleets}"
-    )
+    shared = settings.gateway.store.url is not None
+    tenants = "tenants in PostgreSQL" if shared else f"SQLite in {settings.state_dir}; PostgreSQL is not configured"
+    return Finding("Stores", Grade.OK, f"{tenants}; Redis is not configured; fleet: {fleets}")
 
 
 def failures(findings: Sequence[Finding]) -> list[Finding]:

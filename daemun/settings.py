@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway import compiled
@@ -114,7 +114,22 @@ def _explain(problem: ValidationError, origin: str) -> str:
     if first["type"] == "extra_forbidden":
         siblings = {".".join([*path[:-1], name]) for name in _fields_at(path[:-1])}
         return f"{origin}: there is no setting {key}{_nearest(key, siblings)}."
-    return f"{origin} or the environment: {key} is {first['input']!r}, but {_lower(first['msg'])}."
+    if first["type"] == "value_error":  # of a section, whose keys do not fit each other
+        return f"{origin} or the environment: {key}: {first['ctx']['error']}."
+    shown = "not usable" if key in _secrets() else repr(first["input"])
+    return f"{origin} or the environment: {key} is {shown}, but {_lower(first['msg'])}."
+
+
+def _secrets() -> set[str]:
+    """The keys whose values are never shown."""
+    return {".".join(path) for path in _paths(Settings) if SecretStr in get_args(_annotation(path))}
+
+
+def _annotation(path: tuple[str, ...]) -> Any:
+    found: Any = Settings
+    for name in path:
+        found = found.model_fields[name].annotation
+    return found
 
 
 def _fields_at(path: list[str]) -> list[str]:

@@ -30,6 +30,8 @@ LOOK_S = 0.25
 LAST_GRACE_S = 5.0
 STOPPED = 128  # plus the signal's number, as shells have it
 
+_GATEWAYS_OWN = "DAEMUN_GATEWAY__"
+
 Say = Callable[[str, str], None]
 
 
@@ -50,10 +52,17 @@ class Part:
             text=True,
             errors="replace",
             start_new_session=True,
+            env=self._environment(),
             preexec_fn=die_with_parent,
         )
         threading.Thread(target=self._pass_on, args=(process, say), daemon=True).start()
         return RunningPart(self, process)
+
+    def _environment(self) -> dict[str, str]:
+        """What belongs to the gateway, its stores' passwords among it, is not for Ray and what Ray starts."""
+        if self.name == "gateway":
+            return dict(os.environ)
+        return {name: value for name, value in os.environ.items() if not name.startswith(_GATEWAYS_OWN)}
 
     def _pass_on(self, process: subprocess.Popen[str], say: Say) -> None:
         for line in process.stdout or ():

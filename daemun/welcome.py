@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 
 from rich.console import Console
 
+from daemun.keys import make_if_new
 from daemun.settings import Settings
-from gateway.adapters.sqlite_tenants import create_key, list_keys, revoke_key
-from gateway.ports import Clock
+from gateway.ports import TenantAdmin
 
 TENANT, PROJECT = "first-tenant", "daemun-up"
 QUESTION = "대문이 뭐예요?"
@@ -20,12 +19,13 @@ def base_url(settings: Settings) -> str:
     return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{settings.gateway.port}/v1"  # noqa: S104 (compared, not bound)
 
 
-def new_key(store: sqlite3.Connection, clock: Clock) -> str:
+async def new_key(admin: TenantAdmin) -> str:
     """A key for this run. Since keys are stored as hashes only, the last run's cannot be shown again; it is revoked instead."""
-    for info in list_keys(store):
-        if (info.tenant, info.project) == (TENANT, PROJECT) and info.revoked_at is None:
-            revoke_key(store, clock, info.id)
-    secret, _ = create_key(store, clock, tenant=TENANT, project=PROJECT)
+    await make_if_new(admin, TENANT, PROJECT)
+    for key in await admin.keys(TENANT, PROJECT):
+        if key.revoked_at is None:
+            await admin.revoke_key(key.id)
+    secret, _ = await admin.create_key(TENANT, PROJECT, {})
     return secret
 
 

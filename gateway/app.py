@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
 from starlette.routing import Route
 
-from gateway.adapters import sqlite
+from gateway.adapters.admin_token import admin_token
 from gateway.adapters.asyncio_gate import AsyncioGate
+from gateway.adapters.engine_tokenizer import EngineTokenizer
+from gateway.adapters.event_sender import EventTarget
 from gateway.adapters.fresh_tenants import FreshTenants
 from gateway.adapters.http_upstream import HttpUpstream, Timeouts
 from gateway.adapters.journal import Journal, journal_folder
+from gateway.adapters.lease_file import LeaseFile, lease_folder
+from gateway.adapters.ledger_mover import Orders, open_ledger
+from gateway.adapters.ledger_sums import LedgerSums, StoreSums
+from gateway.adapters.local_limits import LocalGrants
+from gateway.adapters.metered_limits import MeteredLimits
 from gateway.adapters.mover_process import MoverProcess
-from gateway.adapters.open_limits import OpenLimits
 from gateway.adapters.probed_fleet import Discovery, ProbedFleet
 from gateway.adapters.ray_discovery import RayDiscovery
-from gateway.adapters.sqlite_tenants import SqliteTenants
+from gateway.adapters.redis_limits import RedisGrants, WithoutRedis
 from gateway.adapters.static_discovery import StaticDiscovery
 from gateway.adapters.system_clock import SystemClock
-from gateway.errors import CallError, MethodNotAllowed, NotFound
+from gateway.adapters.tenancy import open_tenancy
+from gateway.adapters.threaded_usage import ThreadedUsage
+from gateway.admin import AdminListener, create_admin_app
 from gateway.exchange import BodyLimits
 from gateway.middleware.edge import Edge
 from gateway.pipeline import Pipeline
 from gateway.policy.admission import Rules
-from gateway.ports import Ports
+from gateway.ports import Clock, Ports, UsageStore
 from gateway.protocol.asgi import Receive, Scope, Send
 from gateway.protocol.endpoint import ENDPOINTS
-from gateway.protocol.language import preferred
 from gateway.protocol.plain import Engine
-from gateway.routes import demand, health, models, openapi, responses
+from gateway.routes import demand, error_answers, health, models, openapi, responses, usage
 from gateway.routes.inference import InferenceEndpoint, Running
-from gateway.settings import GatewaySettings, QueueSettings, RayFleet, StaticFleet
+from gateway.settings import EventsSettings, GatewaySettings, LimitSettings, QueueSettings, RayFleet, StaticFleet
 from gateway.supply import Supply
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -46,14 +52,16 @@ RAY_TOKEN = "ray-token"  # noqa: S105 (the name of a file in state_dir)
 def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     """The gateway. Its files are in `state_dir`; its sockets and the ledger's mover live as long as the app's lifespan.
 
-    Raises gateway.adapters.sqlite.StoreUnusable before anything is started.
+    Raises gateway.adapters.schema.StoreUnusable before anything is started.
     """
-    connection = sqlite.connect(sqlite.store_path(state_dir))
     clock = SystemClock()
+    tenancy = open_tenancy(settings.store.address, state_dir, clock)
+    tenants = FreshTenants(tenancy.tenants, clock, believe_s=settings.store.believe_s)
+    token = admin_token(state_dir)
     queue = settings.queue
     gate = AsyncioGate(_rules(queue), clock, heartbeat_s=queue.heartbeat_s)
     fleet = ProbedFleet(
-        [_discovery(fleet, state_dir) for fleet in settings.fleets],
+        [discovery(fleet, state_dir) for fleet in settings.fleets],
         look_s=settings.look_s,
         probe_timeout_s=settings.probe_timeout_s,
     )
@@ -61,19 +69,29 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     timeouts = settings.timeouts
     upstream = HttpUpstream(Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.between_chunks_s))
     journal = Journal(journal_folder(state_dir))
-    ports = Ports(clock, FreshTenants(SqliteTenants(connection), clock), OpenLimits(), gate, fleet, upstream, journal)
+    events = _event_target(settings.events)
+    orders = Orders(str(state_dir.absolute()), journal.owner, settings.store.address, settings.log_level, events)
+    ledger = ThreadedUsage(open_ledger(orders))
+    grants = _grants(settings.limits, state_dir, clock, StoreSums(ledger))
+    limits = MeteredLimits(grants, clock, count_tokens=EngineTokenizer(fleet, upstream).count, price=settings.rates().cost_ukrw)
+    ports = Ports(clock, tenants, limits, gate, fleet, upstream, journal)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as running:
-            running.enter_context(closing(connection))
-            await running.enter_async_context(MoverProcess(journal, state_dir))
+            await running.enter_async_context(tenancy.running)
+            await running.enter_async_context(MoverProcess(journal, orders))
+            await running.enter_async_context(ledger)
             running.enter_context(journal)
+            await running.enter_async_context(grants)
             await running.enter_async_context(upstream)
             await running.enter_async_context(fleet)
+            if settings.admin.port is not None:
+                admin = create_admin_app(tenancy.admin, token, demand.router(gate, fleet, loopback_only=False))
+                await running.enter_async_context(AdminListener(admin, settings.admin.host, settings.admin.port))
             yield
 
-    return assemble(ports, settings, lifespan)
+    return assemble(ports, settings, lifespan, usage_store=ledger)
 
 
 class Gateway(FastAPI):
@@ -93,18 +111,21 @@ class Gateway(FastAPI):
         return super().__call__(scope, receive, send) if inference is None else inference(scope, receive, send)
 
 
-def assemble(ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None = None) -> Gateway:
-    """The app over given ports; tests hand in fakes here."""
-    pipeline = Pipeline(ports, call_s=settings.timeouts.call_s)
+def assemble(
+    ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None = None, *, usage_store: UsageStore | None = None
+) -> Gateway:
+    """The app over given ports; tests hand in fakes here. Without a store of usage, nothing tells what was used."""
+    pipeline = Pipeline(ports, call_s=settings.timeouts.call_s, rates=settings.rates())
     limits = BodyLimits(settings.max_body_bytes, settings.max_media_body_bytes)
     app = Gateway(pipeline, limits, lifespan)
     app.include_router(models.router(pipeline, ports.clock))
     app.include_router(responses.router(pipeline))
-    app.include_router(health.router(ports.fleet))
+    app.include_router(health.router(ports.fleet, ports.ledger))
     app.include_router(demand.router(ports.gate, ports.fleet))
+    if usage_store is not None:
+        app.include_router(usage.router(pipeline, usage_store, ports.clock))
     openapi.describe(app)
-    app.add_exception_handler(CallError, _answer_call_error)
-    app.add_exception_handler(HTTPException, _answer_http_error)
+    error_answers.add_to(app)
     app.add_middleware(Edge, limits=limits)
     return app
 
@@ -124,24 +145,22 @@ def _rules(queue: QueueSettings) -> Rules:
     )
 
 
-def _discovery(fleet: RayFleet | StaticFleet, state_dir: Path) -> Discovery:
+def discovery(fleet: RayFleet | StaticFleet, state_dir: Path) -> Discovery:
     if isinstance(fleet, RayFleet):
         return RayDiscovery(fleet.url, fleet.token_file, own_token_file=state_dir / RAY_TOKEN)
     return StaticDiscovery(fleet.urls, fleet.models, None if fleet.engine == "auto" else Engine(fleet.engine))
 
 
-async def _answer_call_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, CallError):
-        raise TypeError(f"not a CallError: {error!r}")
-    headers = {name.decode(): value.decode() for name, value in error.headers()}
-    body = error.body(preferred(request.headers.get("accept-language", "")))
-    return Response(body, error.status, headers, "application/json")
+def _event_target(events: EventsSettings) -> EventTarget | None:
+    if events.url is None:
+        return None
+    token_file = None if events.token_file is None else str(events.token_file.absolute())
+    return EventTarget(events.url, events.format, events.source, token_file)
 
 
-async def _answer_http_error(request: Request, error: Exception) -> Response:
-    """What FastAPI says of an address or a method that it does not know, in OpenAI's shape."""
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        answer = await _answer_call_error(request, MethodNotAllowed(path=request.url.path, method=request.method))
-        answer.headers.update(error.headers or {})
-        return answer
-    return await _answer_call_error(request, NotFound(path=request.url.path))
+def _grants(settings: LimitSettings, state_dir: Path, clock: Clock, sums: LedgerSums) -> LocalGrants | RedisGrants:
+    file, offset_ms = LeaseFile(lease_folder(state_dir)), int(settings.utc_offset_hours * 3_600_000)
+    if settings.address is None:
+        return LocalGrants(file, clock, offset_ms=offset_ms, sums=sums)
+    without = WithoutRedis(settings.most_workers if settings.without_redis == "share" else None)
+    return RedisGrants(settings.address, file, clock, offset_ms=offset_ms, without=without)

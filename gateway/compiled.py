@@ -31,7 +31,8 @@ MODULES = (
     "gateway.adapters.http_connection",
     "gateway.adapters.http_upstream",
     "gateway.adapters.journal",
-    "gateway.adapters.open_limits",
+    "gateway.adapters.journal_line",
+    "gateway.adapters.metered_limits",
     "gateway.client_connection.connection",
     "gateway.client_connection.connections",
     "gateway.client_connection.cycle",
@@ -40,15 +41,21 @@ MODULES = (
     "gateway.exchange",
     "gateway.lease",
     "gateway.pipeline",
+    "gateway.policy.account",
     "gateway.policy.admission",
+    "gateway.policy.answer_window",
     "gateway.policy.ask",
     "gateway.policy.breaker",
+    "gateway.policy.cost",
     "gateway.policy.demand",
     "gateway.policy.drain",
+    "gateway.policy.estimate",
     "gateway.policy.fair_queue",
     "gateway.policy.holding",
     "gateway.policy.ladder",
     "gateway.policy.limits",
+    "gateway.policy.meter",
+    "gateway.policy.pool",
     "gateway.policy.outlook",
     "gateway.policy.prefix",
     "gateway.policy.promise",
@@ -95,6 +102,10 @@ def is_running() -> bool:
 def prefer() -> None:
     """From now on import the build of these sources, if there is one. Raises NotCompiled."""
     asked = os.environ.get(ASKED, "")
+    if asked not in ("", "no", "must"):
+        raise NotCompiled(
+            f"{ASKED}={asked} is not known. Set it to no (plain Python) or must (an error without a build), or unset it."
+        )
     if asked == "no" or is_running():
         return
     suffix = EXTENSION_SUFFIXES[0]
@@ -106,7 +117,7 @@ def prefer() -> None:
 
 
 class NotCompiled(ImportError):
-    """DAEMUN_COMPILED=must, and there is no build of these sources."""
+    """What DAEMUN_COMPILED asks for is not to be had."""
 
 
 class _Finder(MetaPathFinder):

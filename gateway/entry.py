@@ -6,7 +6,13 @@ import msgspec
 
 
 class Entry(msgspec.Struct, array_like=True, gc=False):
-    """One call in the ledger. Times in seconds; `queue_s` and `first_byte_s` since the call came, None if it never got there."""
+    """One call in the ledger. Times in seconds; `queue_s` and `first_byte_s` since the call came, None if it never got there.
+
+    Journals hold an entry's fields in this order, so new ones come last. `cached_tokens` are part of the prompt's,
+    `reasoning_tokens` of the completion's. `cost_ukrw` is in millionths of a KRW, net, so that sums of it are exact. `energy_wh`
+    is always an estimate; `estimated` says that the token counts are too, since the engine told none. `continued` is how often
+    another replica went on with the answer.
+    """
 
     id: str
     started_at: float
@@ -26,3 +32,9 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
     queue_s: float | None = None
     first_byte_s: float | None = None
     duration_s: float = 0.0
+    tier: str = ""
+    reasoning_tokens: int = 0
+    cost_ukrw: int = 0
+    energy_wh: float = 0.0
+    estimated: bool = False
+    continued: int = 0

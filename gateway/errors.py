@@ -8,18 +8,26 @@
     │   ├── NothingIsKept               a field that needs answers to be kept between calls
     │   ├── NotOfferedByModel           another kind of model has this address
     │   ├── EngineRefused               the engine looked at it and said no
+    │   ├── PromptOverLimit             it has more tokens than a limit allows at all
     │   └── MalformedHttp               not even HTTP
     ├── InvalidApiKey              401  invalid_api_key
     ├── ModelNotAllowed            403  model_not_allowed
     ├── ModelNotFound              404  model_not_found
     ├── RequestTimeout             408  request_timeout: the request did not come in time
     ├── RequestTooLarge            413  request_too_large
+    ├── OverLimit                  429  with x-ratelimit-* headers
+    │   ├── RateLimitExceeded           rate_limit_exceeded, with a Retry-After that is true
+    │   └── InsufficientQuota           insufficient_quota: a month's budget, which no retry brings back
     ├── HeadTooLarge               431  headers_too_large
     ├── Busy                       503  with Retry-After
     │   ├── ServerOverloaded            server_overloaded: rejected before the queue
     │   ├── QueueTimeout                queue_timeout: evicted from it
     │   ├── TooManyConnections          server_overloaded: of this process
-    │   └── ServerStopping              server_stopping: this process ends, others go on
+    │   ├── LedgerStuck                 ledger_stuck: what is used cannot be recorded
+    │   ├── UsageUnavailable            usage_unavailable: what was used cannot be looked up
+    │   ├── LimitsUnavailable           limits_unavailable: the store of limits cannot be asked
+    │   ├── ServerStopping              server_stopping: this process ends, others go on
+    │   └── StoreUnavailable            store_unavailable: nobody can say whose key this is
     ├── NotFound, MethodNotAllowed 404, 405  not_found, method_not_allowed: no such address
     ├── ResponseNotKept            404  not_found: an answer of the past
     ├── InternalError              500  internal_error: a fault of ours
@@ -27,6 +35,8 @@
         ├── UpstreamUnreachable    502  upstream_unreachable
         ├── UpstreamFailed         502  upstream_failed: it answered, with an error of its own
         └── UpstreamTimeout        504  upstream_timeout
+
+Those of the admin API are beside what they are about, in `gateway.policy.tenancy`.
 
 Bodies have OpenAI's shape and, by one more field, Anthropic's. Messages say what to do, in English or Korean.
 """
@@ -121,6 +131,13 @@ class EngineRefused(InvalidRequest):
     }
 
 
+class PromptOverLimit(InvalidRequest):
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The prompt has {tokens} tokens, more than the {level}'s limit of {limit} {per} allows at all. Send a shorter one.",
+        "ko": "프롬프트가 {tokens}토큰으로, {level_ko}의 {per_ko} 한도 {limit}토큰보다 많습니다. 더 짧게 보내 주세요.",
+    }
+
+
 class MalformedHttp(InvalidRequest):
     messages: ClassVar[dict[Language, str]] = {
         "en": "This is not a valid HTTP/1.1 request. Use an HTTP client, such as OpenAI's, with an http:// address.",
@@ -179,6 +196,37 @@ class HeadTooLarge(CallError):
     }
 
 
+class OverLimit(CallError):
+    """One of the caller's own limits, as `named`. `limit_headers` say how all of them stand."""
+
+    status, type = 429, "rate_limit_error"
+
+    def __init__(
+        self, *, named: dict[str, object], limit_headers: tuple[tuple[bytes, bytes], ...] = (), retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(param=None, retry_after_s=retry_after_s, **named)
+        self.limit_headers = limit_headers
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), *self.limit_headers]
+
+
+class RateLimitExceeded(OverLimit):
+    code = "rate_limit_exceeded"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The {level}'s limit of {limit} {per} is used up. Try again in {retry_after_s} s.",
+        "ko": "{level_ko}의 한도({per_ko} {limit})를 모두 썼습니다. {retry_after_s}초 뒤에 다시 시도해 주세요.",
+    }
+
+
+class InsufficientQuota(OverLimit):
+    code = "insufficient_quota"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The {level}'s budget of {limit} {per} is used up. Ask the operator for more, or wait for next month.",
+        "ko": "{level_ko}의 예산({per_ko} {limit})을 모두 썼습니다. 운영자에게 문의하거나 다음 달까지 기다려 주세요.",
+    }
+
+
 class Busy(CallError):
     """We are full; the fault is ours. `retry_after_s` is computed, never a constant.
 
@@ -223,11 +271,52 @@ class TooManyConnections(Busy):
         super().__init__(retry_after_s=1.0)
 
 
+class LedgerStuck(Busy):
+    code = "ledger_stuck"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "This server cannot record what is used, so it takes no calls now. Try again in {retry_after_s} s.",
+        "ko": "이 서버가 사용량을 기록할 수 없어 지금은 요청을 받지 않습니다. {retry_after_s}초 뒤에 다시 시도해 주세요.",
+    }
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=2.0)
+
+
+class UsageUnavailable(Busy):
+    code = "usage_unavailable"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The ledger's store does not answer; nothing of it is lost. Try again in {retry_after_s} s.",
+        "ko": "사용량 저장소가 응답하지 않습니다. 기록은 사라지지 않으니 {retry_after_s}초 뒤에 다시 시도해 주세요.",
+    }
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=2.0)
+
+
+class LimitsUnavailable(Busy):
+    code = "limits_unavailable"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "Your limits cannot be checked right now, and what was set aside is used up. Try again in {retry_after_s} s.",
+        "ko": "지금은 사용 한도를 확인할 수 없고 미리 받아 둔 몫도 모두 썼습니다. {retry_after_s}초 뒤에 다시 시도해 주세요.",
+    }
+
+
 class ServerStopping(Busy):
     code = "server_stopping"
     messages: ClassVar[dict[Language, str]] = {
         "en": "This server is being stopped and could not finish your call. Send it again: another one takes it.",
         "ko": "이 서버가 종료되어 요청을 끝내지 못했습니다. 다시 보내 주시면 다른 서버가 처리합니다.",
+    }
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=1.0)
+
+
+class StoreUnavailable(Busy):
+    code = "store_unavailable"
+    messages: ClassVar[dict[Language, str]] = {
+        "en": "The store of keys does not answer, so this request cannot be checked. Try again in {retry_after_s} s.",
+        "ko": "키 저장소가 응답하지 않아 요청을 확인할 수 없습니다. {retry_after_s}초 뒤에 다시 시도해 주세요.",
     }
 
     def __init__(self) -> None:

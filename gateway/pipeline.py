@@ -7,8 +7,9 @@ is handed on to the Reply, and whoever sends the reply ends it, however that goe
 from __future__ import annotations
 
 from gateway.dispatch import Dispatch
-from gateway.errors import CallError, InvalidApiKey, ModelNotAllowed, ModelNotFound
+from gateway.errors import CallError, InvalidApiKey, LedgerStuck, ModelNotAllowed, ModelNotFound
 from gateway.lease import Lease
+from gateway.policy.cost import NO_RATES, Rates
 from gateway.policy.routing import Router
 from gateway.ports import Ports, Principal, Replica, Tell
 from gateway.protocol.openai import Request
@@ -47,8 +48,9 @@ class Call:
 class Pipeline:
     """`call_s` is how long a call may take before it is no longer tried or continued elsewhere."""
 
-    def __init__(self, ports: Ports, *, call_s: float) -> None:
+    def __init__(self, ports: Ports, *, call_s: float, rates: Rates = NO_RATES) -> None:
         self._ports = ports
+        self._rates = rates
         self._call_s = call_s
         self._router: Router[Replica] = Router()
         ports.fleet.on_change(lambda _: self._router.forget({replica.id for replica in self._ready()}))
@@ -57,30 +59,36 @@ class Pipeline:
     async def run(self, call: Call) -> Reply:
         """Take all that the call needs and open the engine's answer, up to its first piece.
 
-        Raises a CallError. Whatever happens, the call leaves a ledger entry.
+        Raises a CallError. Whatever happens, the call leaves a ledger entry; where none can be kept, no call is begun.
         """
         ports, request, principal = self._ports, call.request, call.principal
+        if ports.ledger.is_stuck():
+            raise LedgerStuck
         with Lease() as lease:
             path, model = request.endpoint.path, request.model
-            receipt = Receipt(call.id, path, principal, ports.clock, ports.ledger, model=model, stream=request.stream)
+            receipt = Receipt(
+                call.id, path, principal, ports.clock, ports.ledger, model=model, stream=request.stream, rates=self._rates
+            )
             lease.hold(receipt.close)
             self._check_model(model, principal)
             agreed = terms(request, principal, ports, patience_s=call.patience_s, headers=call.headers)
             request = agreed.request
             receipt.taken_as(request.model, agreed.tier)
-            reservation = await ports.limits.reserve(principal, request.model)
-            lease.hold(lambda _: reservation.settle(receipt.used()))
+            reservation = await ports.limits.reserve(principal, request)
+            lease.hold(lambda error: reservation.settle(receipt.worked(error)))
             deadline = ports.clock.monotonic() + self._call_s
             dispatch = Dispatch(ports, self._router, agreed, receipt, call_id=call.id, deadline=deadline, tell=call.tell)
             lease.hold(dispatch.end)
             begin = await dispatch.begin()
+            headers = reservation.headers()
             if request.stream:
-                return StreamReply(dispatch.content_type, begin, request, dispatch, receipt, lease.hand_on())
-            return Reply(dispatch.content_type, agreed.echoed(begin), request.endpoint, receipt, lease.hand_on())
+                return StreamReply(dispatch.content_type, begin, request, dispatch, receipt, lease.hand_on(), headers)
+            return Reply(dispatch.content_type, agreed.echoed(begin), request.endpoint, receipt, lease.hand_on(), headers)
 
     def record_refusal(self, call_id: str, endpoint: str, principal: Principal, error: CallError) -> None:
-        """A request of a known key that cannot be read is a call too: it leaves an entry, of no model."""
-        Receipt(call_id, endpoint, principal, self._ports.clock, self._ports.ledger).close(error)
+        """A request of a known key that cannot be read is a call too: it leaves an entry, of no model, if one can be kept."""
+        if not self._ports.ledger.is_stuck():
+            Receipt(call_id, endpoint, principal, self._ports.clock, self._ports.ledger).close(error)
 
     async def identify(self, secret: str) -> Principal:
         """Whose key this is. Raises InvalidApiKey."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from gateway.entry import Entry
 from gateway.errors import HANDED_BACK, Busy, CallError, ServerStopping, UpstreamFailed
+from gateway.policy.cost import NO_RATES, Rates
 from gateway.policy.limits import Tier
 from gateway.ports import Clock, Ledger, Principal
 from gateway.protocol.usage import NO_USAGE, Usage
@@ -31,12 +32,14 @@ class Receipt:
         *,
         model: str = "",
         stream: bool = False,
+        rates: Rates = NO_RATES,
     ) -> None:
         self._call_id = call_id
         self._endpoint = endpoint
         self._principal = principal
         self._model = model
         self._stream = stream
+        self._rates = rates
         self._clock = clock
         self._ledger = ledger
         self._tier = principal.tier
@@ -45,6 +48,7 @@ class Receipt:
         self._queue_s: float | None = None
         self._first_byte_s: float | None = None
         self._replica: str | None = None
+        self._continued = 0
         self._used: Callable[[], Usage] | None = None
         self._decided: Outcome | None = None
 
@@ -58,6 +62,8 @@ class Receipt:
         self._queue_s = self._clock.monotonic() - self._came
 
     def answered_by(self, replica_id: str) -> None:
+        if self._replica is not None:
+            self._continued += 1
         self._replica = replica_id
 
     def first_byte(self, used: Callable[[], Usage]) -> None:
@@ -76,9 +82,19 @@ class Receipt:
     def used(self) -> Usage:
         return NO_USAGE if self._used is None else self._used()
 
+    def worked(self, error: BaseException | None) -> Usage | None:
+        """What replicas have counted for the call, which may be nothing yet; None where none has begun with it.
+
+        A replica that refuses or fails before it answers has not; one whose client leaves while it reads the prompt has.
+        """
+        if self._replica is not None or (self._queue_s is not None and _outcome(error)[0] == "aborted"):
+            return self.used()
+        return None
+
     def close(self, error: BaseException | None = None) -> None:
         """The call is over, ended by `error` or well."""
         principal, used = self._principal, self.used()
+        prompt, cached, completion, reasoning = _counts(used)
         outcome, error_code = self._decided or _outcome(error)
         self._ledger.record(
             Entry(
@@ -94,14 +110,25 @@ class Receipt:
                 status=_status(error) if self._replica is None else 200,
                 outcome=outcome,
                 error_code=error_code,
-                prompt_tokens=used.prompt_tokens,
-                completion_tokens=used.completion_tokens or 0,
-                cached_tokens=used.cached_tokens,
+                prompt_tokens=prompt,
+                completion_tokens=completion,
+                cached_tokens=cached,
                 queue_s=self._queue_s,
                 first_byte_s=self._first_byte_s,
                 duration_s=self._clock.monotonic() - self._came,
+                tier=self._tier.value,
+                reasoning_tokens=reasoning,
+                cost_ukrw=self._rates.price(self._model).cost_ukrw(prompt, cached, completion, reasoning),
+                energy_wh=self._rates.energy(self._model).estimate_wh(prompt, cached, completion),
+                estimated=used.estimated,
+                continued=self._continued,
             )
         )
+
+
+def _counts(used: Usage) -> tuple[int, int, int, int]:
+    """Of the prompt, cached of them, of the completion, reasoning of them."""
+    return used.prompt_tokens, used.cached_tokens, used.completion_tokens or 0, used.reasoning_tokens
 
 
 def _outcome(error: BaseException | None) -> Outcome:

@@ -9,7 +9,7 @@ from typing import Self
 from gateway.dispatch import Dispatch
 from gateway.errors import CallError, UpstreamError, UpstreamFailed, UpstreamUnreachable
 from gateway.lease import Lease
-from gateway.ports import Take
+from gateway.ports import Headers, Take
 from gateway.protocol import counts
 from gateway.protocol.continuation import End
 from gateway.protocol.counts import PassingReader
@@ -26,13 +26,17 @@ from gateway.terms import prompt_estimate
 class Reply:
     """An opened answer and everything the call holds. Use as `with reply:`; leaving the block gives it all back.
 
-    This is one that comes whole; `StreamReply` is the other. What a piece holds counts as used once it is said to be `delivered`.
+    `headers` are for its head. This is one that comes whole; `StreamReply` is the other. What a piece holds counts as used once
+    it is said to be `delivered`.
     """
 
     streams = False
 
-    def __init__(self, content_type: str, begin: bytes, endpoint: Endpoint, receipt: Receipt, lease: Lease) -> None:
+    def __init__(
+        self, content_type: str, begin: bytes, endpoint: Endpoint, receipt: Receipt, lease: Lease, headers: Headers = ()
+    ) -> None:
         self.content_type = content_type
+        self.headers = headers
         self._begin = begin
         self._endpoint = endpoint
         self._receipt = receipt
@@ -68,9 +72,16 @@ class StreamReply(Reply):
     streams = True
 
     def __init__(
-        self, content_type: str, begin: bytes, request: Request, dispatch: Dispatch, receipt: Receipt, lease: Lease
+        self,
+        content_type: str,
+        begin: bytes,
+        request: Request,
+        dispatch: Dispatch,
+        receipt: Receipt,
+        lease: Lease,
+        headers: Headers = (),
     ) -> None:
-        super().__init__(content_type, begin, request.endpoint, receipt, lease)
+        super().__init__(content_type, begin, request.endpoint, receipt, lease, headers)
         self._dispatch = dispatch
         self._splitter = EventSplitter()
         self._reader = _reader(request, dispatch.engine)

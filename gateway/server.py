@@ -86,8 +86,8 @@ def server(settings: GatewaySettings, state_dir: Path) -> Server:
     return Server(create_app(settings, state_dir), settings)
 
 
-def run(settings: GatewaySettings, state_dir: Path) -> None:
-    """Serve in the foreground until SIGINT or SIGTERM; streams may end before it returns."""
+def run(settings: GatewaySettings, state_dir: Path, listener: socket.socket | None = None) -> None:
+    """Serve in the foreground until SIGINT or SIGTERM; streams may end before it returns. `listener` is bound already."""
     gateway = server(settings, state_dir)
     # What is here now stays for good: the collector need not look at it again, nor run every 700 objects.
     gc.freeze()
@@ -95,4 +95,4 @@ def run(settings: GatewaySettings, state_dir: Path) -> None:
     # uvicorn stops on these and then raises them once more, which would make a proper end look like a death.
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, lambda *_: None)
-    gateway.run()
+    gateway.run(None if listener is None else [listener])

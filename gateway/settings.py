@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from gateway.policy.cost import Energy, Price, Rates
 
 
 class Frozen(BaseModel):
@@ -49,7 +51,10 @@ class QueueSettings(Frozen):
     cold_patience_s: float = Field(120.0, gt=0, description="Longest wait, in seconds, while no replica is ready.")
     batch_patience_s: float = Field(600.0, gt=0, description="Longest wait of a batch call while replicas are ready.")
     prompt_s: float = Field(
-        0.0, ge=0, description="Beyond its tier's share, a reserved or paid call waits no longer, unless it says so itself."
+        30.0,
+        ge=0,
+        description="Beyond its tier's share, a reserved or paid call waits no longer, unless it says so itself; 0 is for "
+        "callers who would rather be told at once than wait.",
     )
     heartbeat_s: float = Field(2.0, gt=0, description="Seconds between two words to a streaming client that waits.")
     target_first_token_s: float = Field(2.0, gt=0, description="The time to the first token that replicas should keep to.")
@@ -83,9 +88,119 @@ class ClientLimits(Frozen):
     )
 
 
+class StoreSettings(Frozen):
+    """Where tenants, projects and keys are kept."""
+
+    url: SecretStr | None = Field(
+        None, description="postgresql://user:password@host:port/database; unset means a SQLite file in state_dir."
+    )
+    believe_s: float = Field(
+        60.0, ge=0, description="For so long a known key goes on working while the store does not answer; then its calls get 503."
+    )
+
+    @property
+    def address(self) -> str | None:
+        return None if self.url is None else self.url.get_secret_value()
+
+
+class AdminSettings(Frozen):
+    """The admin API's own address, which should not be reachable from outside. Its token is in state_dir/admin-token."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int | None = Field(8081, ge=1, le=65535, description="Port to listen on; null for no admin API.")
+
+
+class PriceSettings(Frozen):
+    """KRW per million tokens, net, in whole KRW: calls then cost whole millionths of a KRW, and sums are exact."""
+
+    prompt: int = Field(0, ge=0, le=10**9, description="For tokens of the prompt.")
+    cached: int | None = Field(
+        None, ge=0, le=10**9, description="For those of them that the engine had in its cache; null: as others."
+    )
+    completion: int = Field(0, ge=0, le=10**9, description="For tokens that are generated.")
+    reasoning: int | None = Field(None, ge=0, le=10**9, description="For those of them that are reasoning; null: as others.")
+
+    def price(self) -> Price:
+        cached = self.prompt if self.cached is None else self.cached
+        return Price(self.prompt, cached, self.completion, self.completion if self.reasoning is None else self.reasoning)
+
+
+class PriceTable(Frozen):
+    """What calls cost."""
+
+    default: PriceSettings = PriceSettings()
+    models: dict[str, PriceSettings] = Field({}, description="By model, where not the default.")
+
+
+class EnergySettings(Frozen):
+    """Wh per 1,000 tokens: estimates."""
+
+    prompt: float = Field(0.0, ge=0, le=1000, description="For 1,000 tokens of a prompt that are computed.")
+    completion: float = Field(0.0, ge=0, le=1000, description="For 1,000 tokens that are generated.")
+
+
+class EnergyTable(Frozen):
+    """Estimates of what calls consume."""
+
+    default: EnergySettings = EnergySettings()
+    models: dict[str, EnergySettings] = Field(
+        {}, description="By model; those of the catalogue have the figures of their specs unless others are given here."
+    )
+
+
+class EventsSettings(Frozen):
+    """Where each call's entry is sent, besides the ledger."""
+
+    url: Annotated[str, Field(pattern="^https?://")] | None = Field(
+        None, description="Endpoint for events, such as http://openmeter:8888/api/v1/events; null: none are sent."
+    )
+    format: Literal["cloudevents", "lago"] = Field(
+        "cloudevents", description="CloudEvents 1.0 in batches, or Lago's own batches."
+    )
+    source: str = Field("daemun", min_length=1, description="The events' source, in CloudEvents.")
+    token_file: Path | None = Field(None, description="File with the token that is sent as Authorization: Bearer.")
+
+
+class LimitSettings(Frozen):
+    """How the limits of tenants, projects and keys are held. The limits themselves are in the store."""
+
+    redis: SecretStr | None = Field(
+        None,
+        description="Address of the Redis that several gateway workers share, such as redis://10.0.0.7:6379/0; "
+        "unset means that there is one worker.",
+    )
+    without_redis: Literal["hold", "share"] = Field(
+        "hold",
+        description="While Redis is gone: hold spends what is leased and then refuses; "
+        "share gives each worker limit / most_workers from the next window on.",
+    )
+    most_workers: int | None = Field(None, ge=1, description="How many workers there are at most; needed for share.")
+    utc_offset_hours: float = Field(9.0, ge=-12, le=14, description="The zone whose days and months limits go by; 9 is Korea's.")
+
+    @field_validator("redis")
+    @classmethod
+    def _is_an_address(cls, redis: SecretStr | None) -> SecretStr | None:
+        if redis is not None and not redis.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("give an address such as redis://10.0.0.7:6379/0")
+        return redis
+
+    @property
+    def address(self) -> str | None:
+        return None if self.redis is None else self.redis.get_secret_value()
+
+    @model_validator(mode="after")
+    def _share_needs_workers(self) -> Self:
+        if self.without_redis == "share" and self.most_workers is None:
+            raise ValueError("share needs most_workers")
+        return self
+
+
 class GatewaySettings(Frozen):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8080, ge=1, le=65535, description="Port to listen on.")
+    workers: int = Field(
+        1, ge=1, le=256, description="Processes that serve it together; more than one need limits.redis, which all of them share."
+    )
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Larger request bodies get 413.")
     max_media_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="The same for requests that carry images, sound or video."
@@ -96,6 +211,27 @@ class GatewaySettings(Frozen):
     look_s: float = Field(0.5, gt=0, le=2, description="Seconds between two looks at the fleet's list and health.")
     probe_timeout_s: float = Field(2.0, gt=0, description="Seconds a replica may take to answer a probe.")
     queue: QueueSettings = QueueSettings()
+    limits: LimitSettings = LimitSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     clients: ClientLimits = ClientLimits()
+    store: StoreSettings = StoreSettings()
+    admin: AdminSettings = AdminSettings()
+    prices: PriceTable = PriceTable()
+    energy: EnergyTable = EnergyTable()
+    events: EventsSettings = EventsSettings()
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much the gateway says.")
+
+    @model_validator(mode="after")
+    def _workers_share_limits(self) -> Self:
+        if self.workers > 1 and self.limits.redis is None:
+            raise ValueError(f"{self.workers} workers need limits.redis, the Redis that holds their limits together")
+        return self
+
+    def rates(self) -> Rates:
+        default = self.energy.default
+        return Rates(
+            {model: prices.price() for model, prices in self.prices.models.items()},
+            {model: Energy(figures.prompt, figures.completion) for model, figures in self.energy.models.items()},
+            price=self.prices.default.price(),
+            energy=Energy(default.prompt, default.completion),
+        )

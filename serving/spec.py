@@ -78,6 +78,14 @@ class ReplicaCount(_Frozen):
         return self
 
 
+class EnergySpec(_Frozen):
+    """What the model consumes, as an estimate: a call's own consumption is not measured."""
+
+    prompt_wh: float = Field(ge=0, le=1000, description="Wh for 1,000 tokens of a prompt that are computed.")
+    completion_wh: float = Field(ge=0, le=1000, description="Wh for 1,000 tokens that are generated.")
+    source: str = Field(min_length=1, description="Where the figures come from: what was measured, or how they were reckoned.")
+
+
 class ModelSpec(_Frozen):
     """One model of the catalogue. `id` is also its name on the wire, the name of its Serve app, and its route."""
 
@@ -90,6 +98,7 @@ class ModelSpec(_Frozen):
     description: Description
     engine: EngineSpec = EngineSpec()
     replicas: ReplicaCount = ReplicaCount()
+    energy: EnergySpec | None = Field(None, description="None if nothing is known.")
     cpus: float = Field(1.0, gt=0, description="CPUs that Ray sets aside for one replica.")
 
     @model_validator(mode="after")

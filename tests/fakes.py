@@ -13,8 +13,9 @@ import msgspec
 from gateway.entry import Entry
 from gateway.errors import CallError, UpstreamTimeout, UpstreamUnreachable
 from gateway.policy.routing import Pressure
-from gateway.ports import Principal, Replica, Take
+from gateway.ports import Headers, Principal, Replica, Take
 from gateway.protocol.asgi import CONNECTION, App, Message
+from gateway.protocol.openai import Request
 from gateway.protocol.usage import Usage
 
 
@@ -210,6 +211,10 @@ class FakeUpstream:
 @dataclass
 class FakeLedger:
     entries: list[Entry] = field(default_factory=list)
+    stuck: bool = False
+
+    def is_stuck(self) -> bool:
+        return self.stuck
 
     def record(self, entry: Entry) -> None:
         self.entries.append(entry)
@@ -217,10 +222,13 @@ class FakeLedger:
 
 @dataclass
 class FakeReservation:
-    settled: list[Usage] = field(default_factory=list)
+    settled: list[Usage | None] = field(default_factory=list)
 
-    def settle(self, used: Usage) -> None:
+    def settle(self, used: Usage | None) -> None:
         self.settled.append(used)
+
+    def headers(self) -> Headers:
+        return ()
 
 
 @dataclass
@@ -230,7 +238,7 @@ class FakeLimits:
     refuses: CallError | None = None
     reservations: list[FakeReservation] = field(default_factory=list)
 
-    async def reserve(self, principal: Principal, model: str) -> FakeReservation:
+    async def reserve(self, principal: Principal, request: Request) -> FakeReservation:
         if self.refuses is not None:
             raise self.refuses
         self.reservations.append(FakeReservation())
@@ -341,7 +349,7 @@ class FakeClient:
         return await self.request("POST", path, [body] if isinstance(body, bytes) else body, leaving, **headers)
 
     async def request(
-        self, method: str, path: str, body: Iterable[bytes] = (b"",), leaving: Leaving = STAYS, **headers: str
+        self, method: str, path: str, body: Iterable[bytes] = (b"",), leaving: Leaving = STAYS, *, query: str = "", **headers: str
     ) -> Received:
         received, gone, uploads = Received(), asyncio.Event(), list(body)
         if leaving.after_messages == 0:
@@ -364,7 +372,7 @@ class FakeClient:
                 return
             connection.sent(message)
 
-        scope = self._scope(method, path, headers)
+        scope = self._scope(method, path, headers) | {"query_string": query.encode()}
         if self.shows_connection:
             scope["extensions"] = {CONNECTION: connection}
         connection.task = asyncio.create_task(_run(self._app(scope, receive, send)))

@@ -75,6 +75,7 @@ def gateway_process(engine_url: str, state_dir: Path, **settings: str) -> Iterat
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = int(taken.getsockname()[1])
     usual = {"PORT": str(port), "LOG_LEVEL": "warning", "FLEETS": json.dumps([{"kind": "static", "urls": [engine_url]}])}
+    usual |= {"ADMIN": json.dumps({"port": None})}
     environment = os.environ | {f"DAEMUN_GATEWAY__{name}": value for name, value in (usual | settings).items()}
     environment |= {"PYTHONPATH": str(ROOT), "DAEMUN_STATE_DIR": str(state_dir)}
     with closing(sqlite.connect(sqlite.store_path(state_dir))) as connection:

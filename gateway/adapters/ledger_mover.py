@@ -1,54 +1,70 @@
 """The ledger's mover: takes journal files into the database and deletes them. A process of its own, started by the gateway:
 
-    python -m gateway.adapters.ledger_mover STATE_DIR OWNER     OWNER: the gateway's Journal.owner
+    python -m gateway.adapters.ledger_mover < what to move where (`Orders`), as one line of JSON
 
 In the gateway, moving would hold Python's lock for milliseconds while calls wait for it. It runs at a lower priority, and as long
 as it keeps up it works for less than a millisecond at a time: where cores are few, calls come first. What dead processes left is
 moved too; entries are keyed by call, so moving one twice changes nothing.
 
-It ends when its standard input does: the gateway holds the other end and writes nothing, so that is the gateway's end, whatever
-kind of end it was. What is left then is moved before. Signals that reach the gateway's whole group are not meant for it.
+It ends when its standard input does: the gateway holds the other end, so that is the gateway's end, whatever kind of end it was.
+What is left then is moved before. Signals that reach the gateway's whole group are not meant for it. The orders come that way
+too, and not as arguments, since the database's address may hold a password.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
 import select
 import signal
-import sqlite3
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 
-from gateway.adapters import sqlite, sqlite_ledger
+from gateway.adapters import sqlite
+from gateway.adapters.event_sender import EventSender, EventTarget, http_post
 from gateway.adapters.journal import journal_folder
-from gateway.entry import Entry
+from gateway.adapters.journal_reader import Damage, Harm, quarantine, read
+from gateway.adapters.schema import StoreUnusable
+from gateway.adapters.sqlite_ledger import SqliteLedger
+from gateway.ledger_query import LedgerStore, Row, RowRefused
 
 log = logging.getLogger(__name__)
 
-Rest = Callable[[], None]
-
 _LOOK_S = 0.2
+_LOOK_AGAIN_S = 2.0  # while the store takes nothing
 _NICE = 5
 _REST_S = 0.003  # after a statement's 100 rows, which take a quarter of that: 25,000 rows a second are possible all the same
-_READ_AT_ONCE = 64 * 1024  # bytes: some 300 entries, half a millisecond
 _BEHIND = 3  # files that wait say that it does not keep up
-_INT64 = msgspec.Meta(ge=-(2**63), le=2**63 - 1)  # SQLite's integers
+_ABANDONED_S = 60.0  # a file that has not got its name by then never will
+
+
+class Orders(msgspec.Struct, frozen=True):
+    """`owner` is the gateway's Journal.owner. Without a `store_url` the store is the SQLite file in `state_dir`."""
+
+    state_dir: str
+    owner: str
+    store_url: str | None = None
+    log_level: str = "warning"
+    events: EventTarget | None = None
 
 
 class Mover:
-    """Moves journal files. `write` stores rows for good, all or none, with rests; it may raise sqlite3.Error or StoreUnusable."""
+    """Moves journal files into `store`. `damaged` counts the lines that were not what was written, by what became of them."""
 
-    def __init__(self, folder: Path, write: Callable[[Sequence[sqlite_ledger.Row], Rest], None]) -> None:
+    def __init__(self, folder: Path, store: LedgerStore) -> None:
+        self.damaged: Counter[Harm] = Counter()
+        self.is_held_up = False  # the store takes nothing
         self._folder = folder
-        self._write = write
+        self._store = store
         self._rests = False
         self._troubles: set[str] = set()
 
@@ -57,6 +73,7 @@ class Mover:
         troubles: set[str] = set()
         paths = sorted(self._folder.glob("*.journal"))
         self._rests = ended is None and len(paths) < _BEHIND
+        self.is_held_up = False
         for path in paths:
             wait = ended is not None and path.name.startswith(f"{ended}-")
             try:
@@ -65,106 +82,106 @@ class Mover:
                 pass  # another mover was faster; or somebody is writing it
             except OSError as problem:
                 troubles.add(f"{path} cannot be moved into the ledger ({problem}).")
-            except (sqlite3.Error, sqlite.StoreUnusable) as problem:
+            except StoreUnusable as problem:
+                self.is_held_up = True
                 troubles.add(f"The ledger's store does not take entries ({problem}); they stay in {self._folder} until it does.")
                 break
         for new in sorted(troubles - self._troubles):
             log.warning("%s", new)
         self._troubles = troubles
 
+    def tidy(self, now: float) -> None:
+        """Remove files whose makers were killed before they gave them their names: there is nothing in them."""
+        for path in self._folder.glob("*.new"):
+            with contextlib.suppress(OSError):
+                found = path.stat()
+                if not found.st_size and now - found.st_mtime > _ABANDONED_S:
+                    path.unlink()
+
     def _move_file(self, path: Path, lock: int) -> None:
         with path.open("rb") as file:
             fcntl.flock(file, lock)
-            if rows := read(file.read(), path, self._rest):
-                self._write(rows, self._rest)
+            if not _is_still(file.fileno(), path):
+                return
+            reading = read(file.read(), self._rest)
+            damages = [*reading.damages, *self._write(reading.rows)]
+            if damages:
+                self._report(path, damages)
             path.unlink()
+            log.debug("%d entries of %s are in the ledger.", len(reading.rows), path.name)
+
+    def _write(self, rows: Sequence[Row]) -> list[Damage]:
+        """Returns what the store refused."""
+        if not rows:
+            return []
+        try:
+            self._store.write(rows, self._rest)
+        except RowRefused as problem:
+            if len(rows) == 1:
+                log.error("The ledger's store refuses the entry of call %s (%s).", rows[0][0], problem)
+                return [Damage(Harm.REFUSED, msgspec.json.encode(rows[0]))]
+            half = len(rows) // 2
+            return self._write(rows[:half]) + self._write(rows[half:])
+        return []
+
+    def _report(self, path: Path, damages: Sequence[Damage]) -> None:
+        kept = quarantine(self._folder / "damaged", path.stem, damages)
+        counts = Counter(damage.harm for damage in damages)
+        self.damaged += counts
+        said = ", ".join(f"{count} {harm.value}" for harm, count in counts.items())
+        log.warning("%s has lines that are not as they were written: %s. They are in %s.", path.name, said, kept)
 
     def _rest(self) -> None:
         if self._rests:
             time.sleep(_REST_S)
 
 
-class Store:
-    """The database, opened when it is needed first, and anew after a failure or when another file is in its place."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._connection: sqlite3.Connection | None = None
-        self._opened: tuple[int, int] | None = None
-
-    def write(self, rows: Sequence[sqlite_ledger.Row], rest: Rest = lambda: None) -> None:
-        """Raises sqlite3.Error or StoreUnusable."""
-        if self._connection is not None and self._identity() != self._opened:
-            self.close()
-        if self._connection is None:
-            self._connection = sqlite.connect(self._path)
-            self._opened = self._identity()
-        try:
-            sqlite_ledger.write_entries(self._connection, rows, rest)
-        except sqlite3.Error:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _identity(self) -> tuple[int, int] | None:
-        try:
-            found = self._path.stat()
-        except FileNotFoundError:
-            return None
-        return found.st_dev, found.st_ino
+def _is_still(descriptor: int, path: Path) -> bool:
+    """Whether the file that was locked is still there: another mover may have moved it while this one waited."""
+    try:
+        return os.fstat(descriptor).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
 
 
-def read(data: bytes, path: Path, rest: Rest = lambda: None) -> list[sqlite_ledger.Row]:
-    """The entries of a journal. Its last line may be torn, if the machine stopped while it was written."""
-    data = data.rstrip(b"\0")  # what was not written when the machine stopped may be zero
-    rows: list[sqlite_ledger.Row] = []
-    begin = 0
-    while begin < len(data):
-        end = data.find(b"\n", begin + _READ_AT_ONCE) + 1 or len(data)
-        rows += _read_lines(data[begin:end], path)
-        begin = end
-        rest()
-    return rows
+def open_ledger(orders: Orders) -> LedgerStore:
+    with_events = orders.events is not None
+    if orders.store_url is None:
+        return SqliteLedger(sqlite.store_path(Path(orders.state_dir)), with_events=with_events, for_good=True)
+    from gateway.adapters.postgres_ledger import PostgresLedger  # asyncpg takes a while, and few need it
+
+    return PostgresLedger(orders.store_url, with_events=with_events)
 
 
-def _read_lines(data: bytes, path: Path) -> list[sqlite_ledger.Row]:
-    with suppress(msgspec.DecodeError, UnicodeDecodeError):
-        return _rows.decode_lines(data)
-    rows = []
-    for line in data.splitlines():
-        try:
-            rows.append(_rows.decode(msgspec.json.encode(_entries.decode(line))))  # of an older version, it may be shorter
-        except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-            log.warning("A line of %s cannot be read and is skipped: %s", path, problem)
-    return rows
+@contextmanager
+def _sending(orders: Orders) -> Iterator[None]:
+    """Beside the moving, with a connection of its own; what it cannot deliver by the end waits for the next start."""
+    if orders.events is None:
+        yield
+        return
+    sender = EventSender(open_ledger(orders), orders.events, http_post(orders.events))
+    stopped = threading.Event()
+    threading.Thread(target=sender.run, args=(stopped,), daemon=True).start()
+    try:
+        yield
+    finally:
+        stopped.set()
 
 
-def _row_decoder() -> msgspec.json.Decoder[sqlite_ledger.Row]:
-    """Of an entry's line as it is, without making an Entry of it: its fields in their order."""
-    kinds = [field.type for field in msgspec.structs.fields(Entry)]
-    return msgspec.json.Decoder(tuple[*(Annotated[int, _INT64] if kind is int else kind for kind in kinds)])  # type: ignore[misc]
-
-
-_entries = msgspec.json.Decoder(Entry)
-_rows = _row_decoder()
-
-
-def main(state_dir: Path, owner: str) -> None:
+def main(orders: Orders) -> None:
     """Until the gateway has ended."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     os.nice(_NICE)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    with closing(Store(sqlite.store_path(state_dir))) as store:
-        mover = Mover(journal_folder(state_dir), store.write)
-        while not select.select([sys.stdin], [], [], _LOOK_S)[0]:
+    logging.basicConfig(level=orders.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    with closing(open_ledger(orders)) as store, _sending(orders):
+        mover, look_s = Mover(journal_folder(Path(orders.state_dir)), store), _LOOK_S
+        while not select.select([sys.stdin], [], [], look_s)[0]:
             mover.move()
-        mover.move(ended=owner)
+            mover.tidy(time.time())
+            look_s = min(2 * look_s, _LOOK_AGAIN_S) if mover.is_held_up else _LOOK_S
+        mover.move(ended=orders.owner)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders))

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+import msgspec
 
 from gateway.adapters.journal import Journal
+from gateway.adapters.ledger_mover import Orders
 
 log = logging.getLogger(__name__)
 
-_ROTATE_S = 0.5
+# What a loss of power may take. Each time costs a file and a sync, in a thread: 5 a second are a thousandth of a core, and a disk
+# that is slower than that delays only the next time.
+_ROTATE_S = 0.2
 _LOOK_S = 0.5
 _PAUSE_S = 0.5, 30.0  # before a mover that has ended is started again: at first, and when it keeps ending
 _LONG_S = 60.0  # one that ran for so long has not kept ending
@@ -23,9 +28,10 @@ _END_S = 10.0  # beyond the time that SQLite waits for a lock
 class MoverProcess:
     """Use as `async with`, around the journal's own block: what the journal lets go of at its end is moved at the end of this."""
 
-    def __init__(self, journal: Journal, state_dir: Path) -> None:
+    def __init__(self, journal: Journal, orders: Orders) -> None:
         self._journal = journal
-        self._command = [sys.executable, "-P", "-m", "gateway.adapters.ledger_mover", str(state_dir.absolute()), journal.owner]
+        self._orders = msgspec.json.encode(orders) + b"\n"
+        self._command = [sys.executable, "-P", "-m", "gateway.adapters.ledger_mover"]
         self._process: subprocess.Popen[bytes] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -48,13 +54,16 @@ class MoverProcess:
         trouble = ""
         while True:
             await asyncio.sleep(_ROTATE_S)
+            self._journal.retry()
             try:
-                self._journal.rotate()
+                written = self._journal.swap()
+                if written is not None:
+                    await asyncio.shield(asyncio.to_thread(written.settle))
                 trouble = ""
             except OSError as problem:
                 if trouble != str(problem):
                     trouble = str(problem)
-                    log.warning("The ledger gets entries later: there is no new file for its journal (%s).", problem)
+                    log.warning("The ledger's journal cannot be synced or cannot get a new file (%s).", problem)
 
     async def _keep_running(self) -> None:
         pause_s, longest_s = _PAUSE_S
@@ -74,7 +83,11 @@ class MoverProcess:
         """The mover's process; a new one if there is none. Raises OSError."""
         if self._process is None or self._process.poll() is not None:
             # In a session of its own, since what is typed in a terminal is meant for the gateway alone.
-            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 (our own)
+            self._process = process = subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
+            if process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):  # it has ended by then, which is noticed
+                    process.stdin.write(self._orders)
+                    process.stdin.flush()
         return self._process
 
 

@@ -4,7 +4,7 @@ The facts come in with the time; nothing here waits. `gateway.adapters.asyncio_g
 
 States of a ticket: *running* (has a place), *waiting*, or gone. Rejected: turned away before the queue. Evicted: out of it.
 
-Each file beside this one answers one question: what fits (`holding`, `window`), who is next within a tier (`fair_queue`), when
+Each file beside this one answers one question: what fits (`holding`, `answer_window`), who is next within a tier (`fair_queue`), when
 that will be (`outlook`, `drain`), what the others are told (`promise`), and what else is done about it (`ladder`).
 """
 
@@ -268,6 +268,11 @@ class WaitingRoom:
             patience_s = self._rules.busy_s if self._holding.capacity.places else self._rules.cold_s
         return patience_s if ask.patience_s is None else min(patience_s, ask.patience_s)
 
+    def _is_prompt(self, ask: Ask) -> bool:
+        """Whether a paid call would rather be told at once than wait: by the operator's setting, if it does not say itself."""
+        rules = self._rules
+        return rules.prompt_s < rules.busy_s and ask.patience_s is None and self._holding.capacity.places > 0
+
     def _may_wait(self, call: Call, returned: bool, now: float) -> bool:
         room = int(self._rules.most_waiting * _ROOM_USED[call.tier]) - self._waiting
         # A dynamic threshold (Choudhury and Hahne, 1998): whoever queues most leaves as much room for those who come after.
@@ -275,7 +280,7 @@ class WaitingRoom:
         if room <= 0 or taken >= room:
             return False
         ask, most_s = call.ask, self._patience_s(call.ask)
-        is_prompt = call.tier < FREE and ask.patience_s is None and self._holding.capacity.places > 0
+        is_prompt = call.tier < FREE and self._is_prompt(ask)
         queue, holding = self._queues[call.tier], self._holding
         if is_prompt and holding.is_slow_to_answer(call, queue, 2.0 * self._rules.target_first_token_s, now):
             return False

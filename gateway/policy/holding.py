@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 
+from gateway.policy.answer_window import AnswerWindow
 from gateway.policy.ask import TIERS, Capacity, Rules
 from gateway.policy.drain import Pace
 from gateway.policy.fair_queue import Call, FairQueue
-from gateway.policy.window import AnswerWindow
 
 FREE, BATCH = 2, 3
 KV_USED = 0.95  # of the cache; the rest is for what estimates were wrong by

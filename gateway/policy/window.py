@@ -1,106 +1,71 @@
-"""How much may be sent to the engines before they have answered: learned from the time to first token.
+"""Windows of fixed length, in which limits hold: which one runs, and for how long still. All times are whole milliseconds.
 
-The prompt tokens of calls that were sent and not answered yet are bounded by a window, as TCP bounds what is not acknowledged. It
-is this, and not the number of running calls, that time to first token depends on, and it answers within one such time, where a
-bound on running calls would take as long to work as calls take to end. An engine that holds fewer calls than it was said to,
-or has slowed down, leaves calls unanswered, so that the window closes in front of it.
-
-The window grows as TCP's does, doubling until the first sign of trouble, and shrinks as DCTCP's (Alizadeh et al., SIGCOMM 2010)
-by half the share of calls that were late: one late call hardly moves it, all of them halve it. A call is late if it took more
-than half of the target, unless its own prompt was most of what the engines had before them. Never less than one call a replica.
+Minutes turn at a phase of their scope's own, so that not all tenants' windows turn at one moment; days and months turn with the
+calendar of one zone, which is an offset from UTC. `lua/exchange.lua` has the same arithmetic.
 """
 
 from __future__ import annotations
 
-from gateway.policy.drain import Pace
-from gateway.policy.fair_queue import Call
+from dataclasses import dataclass
+from enum import Enum
+from zlib import crc32
 
-_FIRST_TOKENS, _STEP_TOKENS, _MOST_TOKENS = 2048, 256, 1 << 24
-_NOT_ALL = 0.5
-_PACE_MEMORY_S = 2.0
-_NEWS = 0.25  # of a round, in the share of late calls
-_LEAST_FORGET_S, _MOST_FORGET_S = 0.5, 10.0
+MINUTE_MS = 60_000
+DAY_MS = 86_400_000
+ENDLESS = 1  # the one window of what has none
 
 
-class AnswerWindow:
-    def __init__(self, target_s: float) -> None:
-        self._late_s = target_s / 2.0
-        self._replicas = 1
-        self._tokens = 0.0
-        self._unanswered: dict[int, Call] = {}  # by ticket, the oldest first
-        self._prompt_tokens = 0
-        self._took_s = 0.0  # smoothed
-        self._pace = Pace(_PACE_MEMORY_S)  # prompt tokens answered
-        self._late_share = 0.0
-        self._is_near = False
-        self._round_began = 0.0
-        self._answers = self._late = self._answered_tokens = 0
-        self._was_full = False
+class Period(Enum):
+    MINUTE = "minute"
+    DAY = "day"
+    MONTH = "month"
+    NONE = "none"
 
-    @property
-    def tokens(self) -> int:
-        return int(self._tokens)
 
-    def resize(self, replicas: int) -> None:
-        """What one replica has proven to bear, the new ones are trusted with."""
-        replicas = max(1, replicas)
-        self._tokens = self._tokens / self._replicas * replicas if self._tokens else float(_FIRST_TOKENS * replicas)
-        self._replicas = replicas
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """The zone, and where in the minute a scope's windows turn."""
 
-    def has_room(self, prompt_tokens: int, leaves_some: bool = False) -> bool:
-        """`leaves_some`: for calls of others."""
-        most = self._tokens * _NOT_ALL if leaves_some else self._tokens
-        if len(self._unanswered) < self._replicas or self._prompt_tokens + prompt_tokens <= most:
-            return True
-        self._was_full = True
-        return False
+    offset_ms: int = 9 * 3_600_000
+    phase_ms: int = 0
 
-    def wait_s(self, prompt_tokens: int, now: float) -> float:
-        """Until so many more could be sent, where the window is full."""
-        pace = self._pace.per_s(now)
-        return prompt_tokens / pace if pace > 0.0 else 0.0
 
-    def sent(self, call: Call, now: float) -> None:
-        self.forget(now)
-        self._unanswered[call.ticket] = call
-        self._prompt_tokens += call.ask.prompt_tokens
-        call.prompt_ahead = self._prompt_tokens
+def phase_of(scope_id: str) -> int:
+    """Always the same for one scope, spread over the minute for many."""
+    return crc32(scope_id.encode()) % MINUTE_MS
 
-    def gone(self, call: Call) -> None:
-        """Answered, or never will be."""
-        if self._unanswered.pop(call.ticket, None) is not None:
-            self._prompt_tokens -= call.ask.prompt_tokens
 
-    def answered(self, call: Call, took_s: float, now: float) -> None:
-        self.gone(call)
-        self._took_s += (took_s - self._took_s) * (0.1 if self._took_s else 1.0)
-        self._answers += 1
-        self._answered_tokens += call.ask.prompt_tokens
-        self._pace.add(call.ask.prompt_tokens, now)
-        if 2 * self._replicas * call.ask.prompt_tokens <= call.prompt_ahead:
-            self._late += took_s > self._late_s
-            self._is_near = self._is_near or took_s > self._late_s / 2.0
-        if call.started >= self._round_began:
-            self._end_round()
-            self._round_began = now
+def window_at(period: Period, now_ms: int, calendar: Calendar) -> tuple[int, int]:
+    """The number of the window that runs, which grows by one from each to the next, and the milliseconds that it still does."""
+    if period is Period.NONE:
+        return ENDLESS, DAY_MS
+    if period is Period.MINUTE:
+        since = now_ms + calendar.phase_ms
+        return since // MINUTE_MS, MINUTE_MS - since % MINUTE_MS
+    local = now_ms + calendar.offset_ms
+    day = local // DAY_MS
+    if period is Period.DAY:
+        return day, DAY_MS - local % DAY_MS
+    month = month_of(day)
+    return month, first_day_of(month + 1) * DAY_MS - local
 
-    def forget(self, now: float) -> None:
-        """Calls that do not stream never say when they were answered: they count as long as the others take, twice over."""
-        patience_s = min(max(2.0 * self._took_s, _LEAST_FORGET_S), _MOST_FORGET_S)
-        while self._unanswered:
-            call = next(iter(self._unanswered.values()))
-            if call.started + patience_s > now:
-                return
-            self.gone(call)
 
-    def _end_round(self) -> None:
-        """All that was sent before the round began is answered, as far as one can tell."""
-        share = self._late / self._answers
-        self._late_share += (share - self._late_share) * _NEWS
-        if self._late:
-            self._tokens = max(self._tokens * (1.0 - self._late_share / 2.0), 1.0)
-        elif self._was_full:
-            grown = _STEP_TOKENS * self._replicas if self._is_near else self._answered_tokens
-            self._tokens = min(self._tokens + grown, float(_MOST_TOKENS))
-        self._answers = self._late = self._answered_tokens = 0
-        self._was_full = False
+def month_of(day: int) -> int:
+    """Months since the year 0 of the Gregorian calendar, from days since 1970 (after Hinnant's days_from_civil)."""
+    shifted = day + 719_468
+    era = shifted // 146_097
+    of_era = shifted - era * 146_097
+    year = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year + year // 4 - year // 100)
+    from_march = (5 * of_year + 2) // 153
+    return (year + era * 400) * 12 + from_march + 2
+
+
+def first_day_of(month: int) -> int:
+    """Days since 1970 of a month's first day."""
+    from_march = month - 2
+    year = from_march // 12
+    era = year // 400
+    of_era = year - era * 400
+    of_year = (153 * (from_march - year * 12) + 2) // 5
+    return era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468

@@ -19,7 +19,7 @@ import msgspec
 
 from gateway.protocol.endpoint import Api, Endpoint, Stream
 from gateway.protocol.sse import DATA
-from gateway.protocol.usage import NO_USAGE, Counts, Usage, carriers, events, usage_of, usages
+from gateway.protocol.usage import NO_USAGE, Counts, Estimate, Usage, carriers, events, usage_of, usages
 
 
 class Meter(Protocol):
@@ -75,7 +75,7 @@ class ResponsesMeter:
 
     def usage(self) -> Usage:
         counts = None if self._final is None else _counts_in(self._final)
-        return counts.usage() if counts else Usage(0, self._deltas)
+        return counts.usage() if counts else Estimate(0, self._deltas)
 
 
 class MessagesMeter:
@@ -96,7 +96,10 @@ class MessagesMeter:
 
     def usage(self) -> Usage:
         start = (self._start and _counts_in(self._start)) or Counts()
-        end = (self._end and _counts_in(self._end)) or Counts(output_tokens=self._deltas)
+        end = self._end and _counts_in(self._end)
+        if not end:
+            begun = start.usage()
+            return Estimate(begun.prompt_tokens, self._deltas, begun.prompt_tokens_details)
         prompt = start if end.input_tokens is None else end  # Anthropic's own servers give it at the start alone
         return msgspec.structs.replace(prompt.usage(), completion_tokens=end.output_tokens or 0)
 

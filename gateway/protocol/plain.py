@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.protocol.openai import UsageWish
 from gateway.protocol.sse import DATA, DONE, ENGINE_ERROR
-from gateway.protocol.usage import Usage
+from gateway.protocol.usage import Estimate, Usage
 
 
 class Engine(Enum):
@@ -91,11 +91,6 @@ class PlainReader:
         self._read: tuple[Usage | None, int] = (None, 0)  # the server's last counts, and the chunks that said something
         self._delivered: tuple[Usage | None, int] = (None, 0)
 
-    @property
-    def estimated(self) -> bool:
-        """Whether the counts are ours, since the server gave none."""
-        return self._delivered[0] is None
-
     def read(self, event: bytes) -> bytes:
         """What the client gets for this event: the event, or nothing for the totals that it did not ask for."""
         self.ended = self.ended or event == DONE
@@ -120,7 +115,7 @@ class PlainReader:
     def usage(self) -> Usage:
         """The server's counts of all that was delivered, or else ours."""
         usage, said = self._delivered
-        return usage or Usage(prompt_tokens=self._prompt_tokens, completion_tokens=said)
+        return usage or Estimate(prompt_tokens=self._prompt_tokens, completion_tokens=said)
 
 
 def _chunk(event: bytes) -> _Chunk:

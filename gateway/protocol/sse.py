@@ -18,17 +18,18 @@ class EventSplitter:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._return = b""  # a CR that came last: the LF behind it may still come
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events completed by `data`, in order; their concatenation is what came in, less what is still incomplete.
 
         Servers that end their lines with CRLF are understood too; their clients get a LF.
         """
+        if self._return or b"\r" in data:  # never within JSON, which escapes it
+            data = self._with_plain_ends(data)
         if self._rest:
             data = self._rest + data
             self._rest = b""
-        if b"\r" in data:  # never within JSON, which escapes it
-            data = data.replace(b"\r\n", b"\n")
         end = data.rfind(b"\n\n")
         if end < 0:
             self._rest = data
@@ -42,7 +43,14 @@ class EventSplitter:
 
     def rest(self) -> bytes:
         """What came after the last whole event: empty if the stream ended properly."""
-        return self._rest
+        return self._rest + self._return
+
+    def _with_plain_ends(self, data: bytes) -> bytes:
+        """Each byte is looked at once: what was made of one CRLF must not be part of another."""
+        data, self._return = self._return + data, b""
+        if data.endswith(b"\r"):
+            data, self._return = data[:-1], b"\r"
+        return data.replace(b"\r\n", b"\n")
 
 
 def error_event(body: bytes) -> bytes:

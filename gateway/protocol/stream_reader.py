@@ -28,7 +28,7 @@ from gateway.protocol.continuation import End, Send, Step
 from gateway.protocol.openai import UsageWish
 from gateway.protocol.sse import DATA, DONE, ENGINE_ERROR
 from gateway.protocol.translation import CHOICES, Rerun, is_role
-from gateway.protocol.usage import NO_USAGE, Usage, usage_of
+from gateway.protocol.usage import NO_USAGE, CompletionDetails, Usage, usage_of
 
 _USAGE = b'],"usage":{'
 _ANOTHER_FIELD = b'},"'
@@ -143,9 +143,11 @@ class StreamReader:
         if _TOTALS in counts:
             return counts[_TOTALS]
         prompts = {choice // self._n: usage.prompt_tokens for choice, usage in counts.items()}
+        thought = sum(usage.reasoning_tokens for usage in counts.values())
         return Usage(
             prompt_tokens=sum(prompts.values()),
             completion_tokens=sum(usage.completion_tokens or 0 for usage in counts.values()),
+            completion_tokens_details=CompletionDetails(thought) if thought else None,
         )
 
     def _take(self, event: bytes) -> bytes:

@@ -152,7 +152,7 @@ _WAITING = ((b"content-type", b"text/event-stream; charset=utf-8"), *_STREAM)
 
 
 def _head(reply: Reply) -> tuple[tuple[bytes, bytes], ...]:
-    return ((b"content-type", reply.content_type.encode("latin-1")),)
+    return ((b"content-type", reply.content_type.encode("latin-1")), *reply.headers)
 
 
 def _current_task() -> asyncio.Task[None]:

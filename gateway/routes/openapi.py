@@ -78,6 +78,7 @@ _EXAMPLES: dict[Api, Schema] = {
     Api.DETOKENIZE: {"tokens": [10, 11, 12]},
 }
 _OF_MODELS = ("401", "404")
+_OF_OTHERS = {"/v1/usage": ("400", "401", "503")}
 _RETRY_AFTER = {"429", "503"}
 _ON_ANSWERS = {
     "x-request-id": "RequestId",
@@ -203,7 +204,7 @@ def _with_key(path: str, item: Schema) -> Schema:
         answers.pop("422", None)
         if path.startswith("/v1/"):
             operation["security"] = _KEYS
-            answers |= _errors(_OF_MODELS)
+            answers |= _errors(_OF_OTHERS.get(path, _OF_MODELS))
         answers["200"].setdefault("headers", {"x-request-id": {"$ref": "#/components/headers/RequestId"}})
     return item
 

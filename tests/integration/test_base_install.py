@@ -30,7 +30,7 @@ def test_no_engine_is_installed(base: Path) -> None:
 
 
 def test_every_command_teaches(base: Path, tmp_path: Path) -> None:
-    for command in ("up", "gateway", "serve", "keys", "usage", "doctor"):
+    for command in ("up", "gateway", "serve", "tenants", "keys", "limits", "usage", "doctor"):
         helped = subprocess.run([base / "daemun", command, "--help"], capture_output=True, text=True, cwd=tmp_path)
         assert helped.returncode == 0, helped.stderr
         assert len(helped.stdout.splitlines()) > 5

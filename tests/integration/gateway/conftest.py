@@ -111,10 +111,18 @@ def wanted() -> dict[str, object]:
 
 
 @pytest.fixture
-def running(engine: Engine, engine_server: LoopbackServer, wanted: dict[str, object], tmp_path: Path) -> Iterator[Running]:
+def limits() -> dict[str, int] | None:
+    """Of the key's tenant; to be overridden."""
+    return None
+
+
+@pytest.fixture
+def running(
+    engine: Engine, engine_server: LoopbackServer, wanted: dict[str, object], limits: dict[str, int] | None, tmp_path: Path
+) -> Iterator[Running]:
     with _gateway_thread(_settings(engine_server.url, wanted), tmp_path) as port:
         with closing(sqlite.connect(sqlite.store_path(tmp_path))) as connection:
-            key, _ = sqlite_tenants.create_key(connection, SystemClock(), tenant="anna", project="chatbot")
+            key, _ = sqlite_tenants.create_key(connection, SystemClock(), tenant="anna", project="chatbot", limits=limits)
         made = Running(port, key, tmp_path, engine, engine_server)
         made.wait_until_ready()
         yield made
@@ -122,7 +130,8 @@ def running(engine: Engine, engine_server: LoopbackServer, wanted: dict[str, obj
 
 def _settings(engine_url: str, wanted: dict[str, object]) -> GatewaySettings:
     queue = QueueSettings(places_per_replica=8, patience_s=2, cold_patience_s=2)
-    usual = {"fleets": (StaticFleet(kind="static", urls=(engine_url,)),), "look_s": 0.05, "queue": queue}
+    fleets = (StaticFleet(kind="static", urls=(engine_url,)),)
+    usual = {"fleets": fleets, "look_s": 0.05, "queue": queue, "admin": {"port": None}}
     return GatewaySettings.model_validate(usual | wanted)
 
 

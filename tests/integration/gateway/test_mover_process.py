@@ -19,6 +19,7 @@ import pytest
 
 from gateway.adapters import mover_process, sqlite, sqlite_ledger
 from gateway.adapters.journal import Journal, journal_folder
+from gateway.adapters.ledger_mover import Orders
 from gateway.adapters.mover_process import MoverProcess
 from gateway.entry import Entry
 from tests.gateway_process import GatewayProcess, gateway_process
@@ -31,6 +32,7 @@ RECORDER = """
 import asyncio, itertools, signal, sys
 from pathlib import Path
 from gateway.adapters.journal import Journal, journal_folder
+from gateway.adapters.ledger_mover import Orders
 from gateway.adapters.mover_process import MoverProcess
 from gateway.entry import Entry
 
@@ -39,7 +41,7 @@ async def main(state_dir, name):
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     journal = Journal(journal_folder(state_dir))
-    async with MoverProcess(journal, state_dir):
+    async with MoverProcess(journal, Orders(str(state_dir), journal.owner)):
         with journal:
             for number in itertools.count():
                 journal.record(Entry(f"{name}_{number}", 1.0, "/v1/completions", "m", False))
@@ -91,7 +93,7 @@ def recorder(state_dir: Path, name: str = "req") -> Iterator[Recorder]:
             command, stdout=file, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
         )
     try:
-        until(lambda: f"{name}_0" in ids(state_dir), 10)
+        until(lambda: f"{name}_0" in ids(state_dir), 20)
         yield Recorder(process, state_dir, out)
     finally:
         process.kill()
@@ -206,7 +208,7 @@ async def test_without_a_mover_entries_stay_in_the_journal(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
     journal = Journal(journal_folder(tmp_path))
     with caplog.at_level(logging.WARNING):
-        async with MoverProcess(journal, tmp_path):
+        async with MoverProcess(journal, Orders(str(tmp_path), journal.owner)):
             with journal:
                 journal.record(Entry("req_1", 1.0, "/v1/completions", "m", False))
     assert "cannot be started" in caplog.text
@@ -223,7 +225,7 @@ async def test_mover_that_does_not_end_is_killed(
     monkeypatch.setattr(mover_process, "_END_S", 0.2)
     journal = Journal(journal_folder(tmp_path))
     began = time.monotonic()
-    async with MoverProcess(journal, tmp_path):
+    async with MoverProcess(journal, Orders(str(tmp_path), journal.owner)):
         pass
     assert time.monotonic() - began < 2
     assert "took more than" in caplog.text

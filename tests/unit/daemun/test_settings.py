@@ -90,6 +90,8 @@ def test_every_model_of_the_settings_is_frozen_and_refuses_unknown_keys() -> Non
         ("gateway: {queue: {patience: 1}}", "did you mean gateway.queue.patience_s?"),
         ("gateway: {fleets: [{kind: ray, ulr: x}]}", "ulr (did you mean"),
         ("gateway: {port: 70000}", "gateway.port is 70000, but input should be less than or equal to 65535"),
+        ("gateway: {workers: 4}", "gateway: 4 workers need limits.redis, the Redis that holds their limits together."),
+        ("gateway: {limits: {without_redis: share}}", "gateway.limits: share needs most_workers."),
         ("gateway: {log_level: loud}", "'debug', 'info', 'warning' or 'error'"),
         ("gateway: [", "is not valid YAML at line 1"),
         ("- gateway", "must hold keys"),
@@ -119,3 +121,10 @@ def test_an_unknown_variable_is_refused_with_the_nearest(monkeypatch: pytest.Mon
 def test_a_variable_that_should_be_json_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAEMUN_SERVING__MODELS", "daemun-demo")
     assert "written as JSON" in refusal()
+
+
+def test_an_address_with_a_password_is_never_shown(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, "gateway: {store: {url: 'postgresql://a:s3cret@b/c'}}"))
+    assert settings.gateway.store.address == "postgresql://a:s3cret@b/c"
+    assert "s3cret" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert "s3cret" not in refusal(write(tmp_path, "gateway: {store: {url: ['postgresql://a:s3cret@b/c']}}"))

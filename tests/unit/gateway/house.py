@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.adapters.asyncio_gate import AsyncioGate
 from gateway.app import assemble
 from gateway.entry import Entry
+from gateway.ledger_query import Group, LedgerQuery, UsageSum
 from gateway.policy.admission import Ask, Capacity, Rules
 from gateway.policy.limits import Tier
-from gateway.ports import Ports, Principal, Replica
+from gateway.ports import Ports, Principal, Replica, UsageStore
 from gateway.settings import GatewaySettings
 from tests.fakes import FakeClient, FakeFleet, FakeLedger, FakeLimits, FakeTenants, FakeUpstream, LoopClock, Script
 
@@ -35,6 +38,16 @@ class PressedGate:
         return model in self.full
 
 
+SETTINGS = GatewaySettings(max_body_bytes=4096, max_media_body_bytes=8192)
+
+
+class NoUsage:
+    """A ledger without entries."""
+
+    async def sums(self, query: LedgerQuery, groups: Sequence[Group]) -> list[UsageSum]:
+        return []
+
+
 class House:
     """The assembled app, its fakes within reach. The fleet's size does not change the places; tests do."""
 
@@ -45,7 +58,11 @@ class House:
         places: int = 4,
         most_waiting: int = 2,
         limits: FakeLimits | None = None,
+        usage: UsageStore | None = None,
+        settings: GatewaySettings = SETTINGS,
     ) -> None:
+        self.usage = usage
+        self.settings = settings
         self.tenants = FakeTenants({"dm-anna": ANNA, "dm-bora": BORA, "dm-chan": CHAN})
         self.limits = limits or FakeLimits()
         self.clock = LoopClock()
@@ -61,7 +78,7 @@ class House:
         """Put these engines behind the gateway."""
         self.upstream = upstream
         ports = Ports(self.clock, self.tenants, self.limits, self.gate, self.fleet, upstream, self.ledger)
-        self.app = assemble(ports, GatewaySettings(max_body_bytes=4096, max_media_body_bytes=8192))
+        self.app = assemble(ports, self.settings, usage_store=self.usage or NoUsage())
         self.client = FakeClient(self.app, authorization="Bearer dm-anna")
         self.stranger = FakeClient(self.app)
 

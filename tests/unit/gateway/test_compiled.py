@@ -57,6 +57,10 @@ def test_who_must_have_a_build_and_has_none_is_told_what_to_do(package: Path) ->
     assert "Run scripts/compile" in says(package, "must")
 
 
+def test_wish_that_is_not_known_is_refused_and_not_passed_over(package: Path) -> None:
+    assert "Set it to no (plain Python) or must" in says(package, "yes")
+
+
 @pytest.mark.parametrize("module", compiled.MODULES)
 def test_compiled_modules_have_no_classes_that_msgspec_would_have_to_read(module: str) -> None:
     tree = ast.parse((compiled.PACKAGE.parent / (module.replace(".", "/") + ".py")).read_text())

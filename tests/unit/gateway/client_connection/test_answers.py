@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -232,15 +233,20 @@ async def test_lost_connection_is_told_once_and_at_once() -> None:
     assert wire.is_quiet
 
 
+def writer_of(scope: Scope) -> Callable[[bytes], bool]:
+    connection = client_connection(scope)
+    assert connection is not None
+    write = connection.writer()
+    assert write is not None
+    return write
+
+
 @pytest.mark.parametrize("length", [(), ((b"content-length", b"75000"),)])
 async def test_pieces_written_without_waiting_read_like_those_that_are_sent(length: tuple[tuple[bytes, bytes], ...]) -> None:
     said: list[bool] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        connection = client_connection(scope)
-        assert connection is not None
-        write = connection.writer()
-        assert write is not None
+        write = writer_of(scope)
         said.append(write(b"before the head"))
         await send(start(200, *length))
         said.append(write(b"before the first piece"))
@@ -263,10 +269,7 @@ async def test_nothing_is_written_to_one_who_has_left() -> None:
     said: list[bool] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        connection = client_connection(scope)
-        assert connection is not None
-        write = connection.writer()
-        assert write is not None
+        write = writer_of(scope)
         await send(start())
         await send(piece(b"hello", more=True))
         await receive()

@@ -1,104 +1,50 @@
-"""How much the engines are sent before they have answered."""
+"""Windows turn where they should: on the calendar of their zone, and minutes where their scope's phase is."""
 
 from __future__ import annotations
 
-from itertools import count
+from datetime import UTC, datetime, timedelta, timezone
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.policy.ask import Ask, Ticket
-from gateway.policy.fair_queue import Call, Line
-from gateway.policy.limits import Tier
-from gateway.policy.window import AnswerWindow
+from gateway.policy.window import DAY_MS, MINUTE_MS, Calendar, Period, phase_of, window_at
 
-TARGET_S = 2.0
-numbers = count(1)
-
-
-def send(window: AnswerWindow, now: float, prompt_tokens: int = 500) -> Call:
-    call = Call(Ticket(next(numbers)), Ask("a", Tier.FREE, prompt_tokens, 1), 2, Line("a", 1.0), now)
-    call.started = now
-    window.sent(call, now)
-    return call
+SEOUL = timezone(timedelta(hours=9))
+times = st.datetimes(datetime(1999, 1, 1), datetime(2120, 1, 1)).map(
+    lambda time: int(time.replace(tzinfo=UTC).timestamp() * 1000)
+)
 
 
-def rounds(window: AnswerWindow, took_s: float, number: int, now: float = 0.0) -> float:
-    """Each time as much as the window lets, all answered after so long."""
-    for _ in range(number):
-        calls = []
-        while window.has_room(500):
-            calls.append(send(window, now))
-        now += took_s
-        for call in calls:
-            window.answered(call, took_s, now)
-    return now
+@given(times)
+def test_days_and_months_turn_with_the_calendar_of_the_zone(now_ms: int) -> None:
+    here = datetime.fromtimestamp(now_ms / 1000, SEOUL)
+    day, day_left = window_at(Period.DAY, now_ms, Calendar())
+    assert day == (here.date() - datetime(1970, 1, 1).date()).days
+    assert 0 < day_left <= DAY_MS
+    assert window_at(Period.DAY, now_ms + day_left, Calendar())[0] == day + 1
+    month, month_left = window_at(Period.MONTH, now_ms, Calendar())
+    assert month == here.year * 12 + here.month - 1
+    turn = datetime.fromtimestamp((now_ms + month_left) / 1000, SEOUL)
+    assert (turn.day, turn.hour, turn.minute, turn.second) == (1, 0, 0, 0)
+    assert window_at(Period.MONTH, now_ms + month_left - 1, Calendar())[0] == month
 
 
-def test_grows_while_answers_come_in_time_and_shrinks_when_they_do_not() -> None:
-    window = AnswerWindow(TARGET_S)
-    window.resize(1)
-    first = window.tokens
-    now = rounds(window, 0.1, 6)
-    grown = window.tokens
-    assert grown > 4 * first
-    rounds(window, 1.8, 12, now)
-    assert window.tokens < grown / 3
+@given(times, st.text(max_size=20))
+def test_minutes_turn_at_their_scopes_own_phase(now_ms: int, scope_id: str) -> None:
+    calendar = Calendar(phase_ms=phase_of(scope_id))
+    window, left_ms = window_at(Period.MINUTE, now_ms, calendar)
+    assert 0 < left_ms <= MINUTE_MS
+    assert window_at(Period.MINUTE, now_ms + left_ms - 1, calendar)[0] == window
+    assert window_at(Period.MINUTE, now_ms + left_ms, calendar) == (window + 1, MINUTE_MS)
 
 
-def test_one_late_answer_hardly_moves_it() -> None:
-    window = AnswerWindow(TARGET_S)
-    window.resize(1)
-    now = rounds(window, 0.1, 6)
-    before = window.tokens
-    calls = [send(window, now) for _ in range(20)]
-    for index, call in enumerate(calls):
-        window.answered(call, 1.8 if index == 19 else 0.1, now + 1.8)
-    assert window.tokens > 0.9 * before
+def test_phases_are_spread() -> None:
+    seconds = {phase_of(f"tenant:{number}") // 1000 for number in range(1000)}
+    assert len(seconds) > 55
 
 
-def test_long_prompt_is_late_on_its_own_account() -> None:
-    window = AnswerWindow(TARGET_S)
-    window.resize(1)
-    before = window.tokens
-    window.answered(send(window, 0.0, 30_000), 4.0, 4.0)
-    assert window.tokens >= before
-
-
-def test_each_replica_may_always_have_one_call() -> None:
-    window = AnswerWindow(TARGET_S)
-    window.resize(2)
-    rounds(window, 1.9, 60)
-    assert window.has_room(1_000_000)
-    send(window, 200.0, 1_000_000)
-    assert window.has_room(1_000_000)
-    send(window, 200.0, 1_000_000)
-    assert not window.has_room(1)
-
-
-def test_new_replica_is_trusted_with_what_one_has_proven_to_bear() -> None:
-    window = AnswerWindow(TARGET_S)
-    window.resize(1)
-    rounds(window, 0.1, 5)
-    before = window.tokens
-    window.resize(3)
-    assert window.tokens == 3 * before
-
-
-def test_calls_that_never_say_when_they_are_answered_do_not_hold_it_closed() -> None:
-    window = AnswerWindow(TARGET_S)
-    window.resize(1)
-    while window.has_room(500):
-        send(window, 0.0)
-    window.forget(20.0)
-    assert window.has_room(500)
-
-
-@given(st.lists(st.tuples(st.floats(0, 10), st.integers(1, 5000)), max_size=40))
-def test_nothing_is_left_when_all_are_answered(answers: list[tuple[float, int]]) -> None:
-    window = AnswerWindow(TARGET_S)
-    window.resize(1)
-    calls = [(send(window, 0.0, prompt), took_s) for took_s, prompt in answers]
-    for call, took_s in calls:
-        window.answered(call, took_s, took_s)
-    assert window.has_room(window.tokens)
+@pytest.mark.parametrize("period", list(Period))
+def test_what_has_no_window_never_turns(period: Period) -> None:
+    windows = {window_at(period, now, Calendar())[0] for now in (0, 10**12, 10**13)}
+    assert (len(windows) == 1) == (period is Period.NONE)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.protocol import counts
 from gateway.protocol.endpoint import AT, ENDPOINTS, Api
-from gateway.protocol.usage import NO_USAGE, PromptDetails, Usage
+from gateway.protocol.usage import NO_USAGE, CompletionDetails, Estimate, PromptDetails, Usage
 from tests.strategies import texts
 
 IN_OUT = {"input_tokens": 11, "output_tokens": 4, "total_tokens": 15}
@@ -108,7 +108,7 @@ def test_responses_count_deltas_until_the_end_says_it_exactly(deltas: list[str])
     *cut, whole = after_each(Api.RESPONSES, stream)
     assert whole == Usage(11, len(deltas) + 2)
     seen = accumulate(one.startswith(b"event: response.output_text.delta") for one in stream)
-    assert cut == [Usage(0, number) for number, _ in zip(seen, cut, strict=False)]
+    assert cut == [Estimate(0, number) for number, _ in zip(seen, cut, strict=False)]
 
 
 @given(st.lists(texts, max_size=5))
@@ -117,7 +117,7 @@ def test_messages_know_the_prompt_at_once_and_all_at_the_end(deltas: list[str]) 
     *cut, counted, stopped = after_each(Api.MESSAGES, stream)
     assert counted == stopped == Usage(11, len(deltas) + 2)
     seen = accumulate(b"text_delta" in one for one in stream)
-    assert cut == [Usage(11, number) for number, _ in zip(seen, cut, strict=False)]
+    assert cut == [Estimate(11, number) for number, _ in zip(seen, cut, strict=False)]
 
 
 def test_messages_of_servers_that_count_the_prompt_at_the_start_alone() -> None:
@@ -126,11 +126,18 @@ def test_messages_of_servers_that_count_the_prompt_at_the_start_alone() -> None:
     assert after_each(Api.MESSAGES, [start, end])[-1] == Usage(11, 7, PromptDetails(8))
 
 
+def test_responses_say_how_much_of_them_was_reasoning() -> None:
+    usage = {"input_tokens": 3, "output_tokens": 9, "output_tokens_details": {"reasoning_tokens": 7}}
+    told = after_each(Api.RESPONSES, [event("response.completed", response={"usage": usage})])[-1]
+    assert told == Usage(3, 9, None, CompletionDetails(7))
+    assert (told.reasoning_tokens, told.estimated) == (7, False)
+
+
 def test_reasoning_and_tools_count_too() -> None:
     names = ("response.reasoning_text.delta", "response.function_call_arguments.delta", "response.mcp_call_arguments.delta")
-    assert after_each(Api.RESPONSES, [event(name, delta="x") for name in names])[-1] == Usage(0, 3)
+    assert after_each(Api.RESPONSES, [event(name, delta="x") for name in names])[-1] == Estimate(0, 3)
     kinds = ("thinking_delta", "input_json_delta")
-    assert after_each(Api.MESSAGES, [event("content_block_delta", delta={"type": kind}) for kind in kinds])[-1] == Usage(0, 2)
+    assert after_each(Api.MESSAGES, [event("content_block_delta", delta={"type": kind}) for kind in kinds])[-1] == Estimate(0, 2)
 
 
 @pytest.mark.parametrize("name", ["response.incomplete", "response.failed"])
@@ -149,4 +156,4 @@ def test_nonsense_is_not_counted(api: Api, stream: list[bytes]) -> None:
         b": x\n\n",
     ]
     used = after_each(api, stream + cut_off)
-    assert used[-1] == NO_USAGE
+    assert used[-1] == Estimate()

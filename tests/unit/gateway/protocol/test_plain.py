@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.protocol.openai import UsageWish
 from gateway.protocol.plain import Engine, PlainReader, asking, engine_of, named
-from gateway.protocol.usage import Usage
+from gateway.protocol.usage import Estimate, Usage
 from tests.strategies import texts
 
 _END = b'"created":1,"model":"daemun/demo@main","object":"chat.completion.chunk","system_fingerprint":""'
@@ -59,12 +59,12 @@ def test_totals_are_for_clients_that_asked(wish: UsageWish, gets: bytes) -> None
 
 def test_counts_in_the_last_chunk_are_found() -> None:
     _, reader = read(TRANSFORMERS, UsageWish.NONE, prompt_tokens=100)
-    assert (reader.usage(), reader.estimated) == (Usage(8, 2), False)
+    assert reader.usage() == Usage(8, 2)
 
 
 def test_chunks_count_where_the_server_does_not() -> None:
     _, reader = read(LLAMA_CPP, UsageWish.FINAL, prompt_tokens=5)
-    assert (reader.usage(), reader.estimated) == (Usage(5, 1), True)
+    assert reader.usage() == Estimate(5, 1)
 
 
 def test_what_was_not_delivered_does_not_count() -> None:
@@ -72,7 +72,7 @@ def test_what_was_not_delivered_does_not_count() -> None:
     reader.read(TRANSFORMERS[1])
     reader.delivered()
     reader.read(TRANSFORMERS[2])
-    assert reader.usage() == Usage(0, 1)
+    assert reader.usage() == Estimate(0, 1)
 
 
 @given(st.binary(max_size=40) | texts.map(str.encode), st.sampled_from(UsageWish))

@@ -29,6 +29,13 @@ def test_no_byte_is_lost_or_made_up(pieces: list[bytes]) -> None:
     assert out + splitter.rest() == b"".join(pieces)
 
 
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a"]), max_size=12), cuts)
+def test_line_ends_are_looked_at_once_wherever_they_are_cut(pieces: list[bytes], points: list[int]) -> None:
+    splitter, data = EventSplitter(), b"".join(pieces)
+    out = b"".join(event for piece in cut(data, points) for event in splitter.feed(piece))
+    assert out + splitter.rest() == data.replace(b"\r\n", b"\n")
+
+
 def test_error_event_is_one_event() -> None:
     assert error_event(b'{"error":{}}') == b'event: error\ndata: {"error":{}}\n\n'
 

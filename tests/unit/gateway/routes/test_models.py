@@ -42,3 +42,6 @@ async def test_health_tells_alive_from_ready() -> None:
     assert msgspec.json.decode(unready.body) == {"ready": False, "waiting_for": ["a ready replica of other-model"]}
     house.fleet.set_ready("other-model", house.fleet.ready(MODEL))
     assert (await house.stranger.request("GET", "/health/ready")).status == 200
+    house.ledger.stuck = True
+    stuck = await house.stranger.request("GET", "/health/ready")
+    assert (stuck.status, msgspec.json.decode(stuck.body)["waiting_for"]) == (503, ["room for the ledger's journal"])

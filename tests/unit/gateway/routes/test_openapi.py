@@ -62,7 +62,7 @@ async def test_document_has_every_route_and_says_which_want_a_key() -> None:
         for operation in operations.values()
     }
     either: list[dict[str, Any]] = [{"bearer": []}, {"x-api-key": []}]
-    api = dict.fromkeys([*(endpoint.path for endpoint in ENDPOINTS), "/v1/models", "/v1/models/{model}"], either)
+    api = dict.fromkeys([*(endpoint.path for endpoint in ENDPOINTS), "/v1/models", "/v1/models/{model}", "/v1/usage"], either)
     assert keyed == api | dict.fromkeys(["/health/live", "/health/ready"])
 
 
@@ -119,7 +119,7 @@ async def test_errors_are_as_described() -> None:
         jsonschema_rs.validate(error, msgspec.json.decode(received.body))
         assert "x-request-id" in received.headers
     known = {str(status) for status in _statuses(CallError)}
-    assert known - {"405"} == CONTRACT - {"200", "429"}  # 405 is no answer of an address, 429 comes with limits
+    assert known - {"405"} == CONTRACT - {"200"}  # 405 is no answer of an address
 
 
 def _statuses(error: type[CallError]) -> set[int]:

@@ -1,0 +1,79 @@
+"""What the ledger says was used since a moment, from which limits of days and months go on where nothing better is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.ledger_query import Group, LedgerQuery
+from gateway.policy.meter import Kind
+from gateway.policy.window import DAY_MS, Calendar, Period, first_day_of, month_of, window_at
+from gateway.ports import UsageStore
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """Of one key's calls that a replica has worked for."""
+
+    tenant: str
+    project: str
+    key_id: str
+    calls: int
+    tokens: int
+    micro_krw: int
+
+
+class LedgerSums(Protocol):
+    async def since(self, unix_s: float) -> Sequence[Sum]:
+        """Raises UsageUnavailable."""
+        ...
+
+
+class StoreSums:
+    """Of the ledger's store. Entries that are still in the journal are not in it."""
+
+    def __init__(self, store: UsageStore) -> None:
+        self._store = store
+
+    async def since(self, unix_s: float) -> list[Sum]:
+        groups = (Group.TENANT, Group.PROJECT, Group.KEY, Group.REPLICA)
+        return [
+            Sum(tenant, project, key_id, found.calls, found.prompt_tokens + found.completion_tokens, found.cost_ukrw)
+            for found in await self._store.sums(LedgerQuery(since=unix_s), groups)
+            for tenant, project, key_id, replica in (found.group,)
+            if replica
+        ]
+
+
+async def figures_of(sums: LedgerSums, now_ms: int, offset_ms: int) -> dict[tuple[str, Kind], tuple[int, int]]:
+    """For each scope and kind the running window, and what was used of it."""
+    figures: dict[tuple[str, Kind], tuple[int, int]] = {}
+    calendar = Calendar(offset_ms)
+    for period, kinds in _KINDS.items():
+        window, _ = window_at(period, now_ms, calendar)
+        for found in await sums.since(_begin_s(period, now_ms, calendar)):
+            for kind in kinds:
+                used = _used(found, kind)
+                for scope_id in (f"tenant:{found.tenant}", f"project:{found.tenant}/{found.project}", f"key:{found.key_id}"):
+                    figures[scope_id, kind] = (window, figures.get((scope_id, kind), (window, 0))[1] + used)
+    return figures
+
+
+_KINDS = {
+    Period.DAY: (Kind.REQUESTS_PER_DAY, Kind.TOKENS_PER_DAY),
+    Period.MONTH: (Kind.TOKENS_PER_MONTH, Kind.KRW_PER_MONTH),
+}
+
+
+def _used(found: Sum, kind: Kind) -> int:
+    if kind is Kind.REQUESTS_PER_DAY:
+        return found.calls
+    return found.micro_krw if kind is Kind.KRW_PER_MONTH else found.tokens
+
+
+def _begin_s(period: Period, now_ms: int, calendar: Calendar) -> float:
+    """When the running window began."""
+    day = (now_ms + calendar.offset_ms) // DAY_MS
+    first = first_day_of(month_of(day)) if period is Period.MONTH else day
+    return (first * DAY_MS - calendar.offset_ms) / 1000

@@ -1,0 +1,186 @@
+"""No interleaving of workers, deaths, lost answers and lost data lets more through a limit than it is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import count
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gateway.policy.meter import Kind, Meter
+from gateway.policy.pool import Ask, Given, Held, Pool
+from gateway.policy.window import window_at
+
+LIMIT = 6
+SCOPE = "tenant:가게"
+START_MS = 1_750_000_000_000
+
+
+@dataclass
+class Worker:
+    name: str
+    meter: Meter
+    kept: memoryview
+    must_tell: bool = False  # a time of grace runs, and it has not told yet
+    adopted: set[str] = field(default_factory=set)
+    sent: list[tuple[Ask, float]] = field(default_factory=list)  # on their way to the pool, on several connections
+    heard: tuple[Ask, float, Given] | None = None  # and back
+
+
+class World(RuleBasedStateMachine):
+    """Workers of one limit, their figures kept in memory that outlives them, and the pool that they take from."""
+
+    @initialize(kind=st.sampled_from([Kind.REQUESTS_PER_MINUTE, Kind.REQUESTS_PER_DAY]))
+    def begin(self, kind: Kind) -> None:
+        self.kind = kind
+        self.now_ms = START_MS
+        self.pool = Pool()
+        self.snapshot: list[tuple[int, int, dict[str, tuple[int, int]]]] = [(0, 0, {})]
+        self.numbers, self.names = count(1), count(1)
+        self.workers: list[Worker] = []
+        self.gone: list[Worker] = []
+        self.admitted: dict[int, int] = defaultdict(int)
+        for _ in range(3):
+            self.worker_starts()
+
+    @property
+    def now(self) -> float:
+        return self.now_ms / 1000
+
+    def window(self) -> int:
+        return window_at(self.workers[0].meter.period, self.now_ms, self.workers[0].meter.calendar)[0]
+
+    @precondition(lambda self: len(self.workers) < 4)
+    @rule()
+    def worker_starts(self) -> None:
+        kept = memoryview(bytearray(24)).cast("q")
+        self.workers.append(Worker(f"w{next(self.names)}", Meter(SCOPE, self.kind, LIMIT, 0, kept), kept))
+
+    @rule(which=st.integers(0, 3), calls=st.integers(1, 9))
+    def calls_come(self, which: int, calls: int) -> None:
+        worker = self.workers[which % len(self.workers)]
+        for _ in range(calls):
+            if not worker.meter.lacks(1, self.now):
+                worker.meter.take(1)
+                self.admitted[worker.meter.window] += 1
+
+    @rule(which=st.integers(0, 3))
+    def a_call_gives_its_request_back(self, which: int) -> None:
+        worker = self.workers[which % len(self.workers)]
+        if worker.meter.spent > 0 and self.admitted[worker.meter.window] > 0 and self.now < worker.meter.ends:
+            worker.meter.settle(worker.meter.window, 1, 0)
+            self.admitted[worker.meter.window] -= 1
+
+    @rule(which=st.integers(0, 3), need=st.integers(0, 4), keep=st.none() | st.integers(0, 3))
+    def asks(self, which: int, need: int, keep: int | None) -> None:
+        """What was on its way before is lost for the worker, but may still reach the pool: before this, after it, or never."""
+        worker = self.workers[which % len(self.workers)]
+        meter = worker.meter
+        if keep is not None:
+            meter.give_up(keep)
+        grace = any(other.must_tell for other in self.workers)
+        dead = tuple(worker.adopted)
+        ask = Ask(
+            worker.name,
+            next(self.numbers),
+            LIMIT,
+            meter.period,
+            meter.calendar,
+            meter.window,
+            meter.told(),
+            0 if grace else need,
+            workers=len(self.workers),
+            dead=dead,
+        )
+        worker.heard = None
+        worker.sent.append((ask, self.now))
+
+    @rule(which=st.integers(0, 3), calls=st.integers(1, 9))
+    def calls_that_need_more_come(self, which: int, calls: int) -> None:
+        """The usual course: what is there is spent, more is asked for and comes, and that is spent."""
+        self.calls_come(which, calls)
+        self.asks(which, 1, None)
+        self.reaches_the_pool(which, False)
+        self.comes_back(which, False)
+        self.calls_come(which, calls)
+
+    @rule(which=st.integers(0, 3), late=st.booleans())
+    def reaches_the_pool(self, which: int, late: bool) -> None:
+        worker = self.workers[which % len(self.workers)]
+        if not worker.sent:
+            return
+        is_last = not late or len(worker.sent) == 1
+        ask, at = worker.sent.pop(-1 if is_last else 0)
+        given = self.pool.exchange(ask, self.now_ms)
+        if is_last:
+            worker.heard = (ask, at, given)
+            worker.must_tell = False
+
+    @rule(which=st.integers(0, 3), is_lost=st.booleans())
+    def comes_back(self, which: int, is_lost: bool) -> None:
+        worker = self.workers[which % len(self.workers)]
+        if worker.heard is not None:
+            ask, at, given = worker.heard
+            worker.heard = None
+            if not is_lost:
+                worker.adopted -= set(ask.dead)
+                worker.meter.hear(ask.window, ask.told, given, at + given.left_ms / 1000)
+
+    @precondition(lambda self: len(self.workers) > 1)
+    @rule(which=st.integers(0, 3))
+    def worker_is_killed(self, which: int) -> None:
+        self.gone.append(self.workers.pop(which % len(self.workers)))
+
+    @precondition(lambda self: self.gone)
+    @rule(which=st.integers(0, 3))
+    def somebody_goes_on_from_its_file(self, which: int) -> None:
+        dead, worker = self.gone.pop(), self.workers[which % len(self.workers)]
+        if dead.kept[0]:
+            worker.meter.adopt(dead.kept[0], dead.kept[2])
+        worker.adopted |= {dead.name, *dead.adopted}
+        if dead.must_tell:
+            worker.must_tell = True
+
+    @rule()
+    def pool_is_saved(self) -> None:
+        held = {name: (held.amount, held.number) for name, held in self.pool.held.items()}
+        self.snapshot.append((self.pool.window, self.pool.owed, held))
+
+    @precondition(lambda self: not self.gone)  # figures that nobody has cannot be told again
+    @rule(old=st.integers(0, 20))
+    def pool_begins_anew_with_old_data_or_none(self, old: int) -> None:
+        window, owed, held = self.snapshot[old % len(self.snapshot)]
+        self.pool = Pool(window, owed)
+        for name, (amount, number) in held.items():
+            self.pool.held[name] = Held(amount, number, 0)
+        for worker in self.workers:
+            worker.must_tell, worker.heard = True, None
+            worker.sent.clear()
+
+    @rule(later_ms=st.sampled_from([1, 1000, 20_000, 61_000, 86_400_000]))
+    def time_passes(self, later_ms: int) -> None:
+        self.now_ms += later_ms
+
+    @invariant()
+    def no_window_lets_more_through_than_its_limit(self) -> None:
+        assert all(admitted <= LIMIT for admitted in self.admitted.values()), dict(self.admitted)
+
+
+World.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestPool = World.TestCase
+
+
+def test_ask_that_was_overtaken_says_nothing_any_more() -> None:
+    """As when a paused server goes on: what was sent on a connection that is closed since comes after what was sent later."""
+    meter, pool = Meter(SCOPE, Kind.REQUESTS_PER_MINUTE, LIMIT, 0), Pool()
+
+    def ask(worker: str, number: int, told: int, need: int) -> Ask:
+        return Ask(worker, number, LIMIT, meter.period, meter.calendar, pool.window, told, need)
+
+    pool.exchange(ask("a", 1, 0, 0), START_MS)
+    assert pool.exchange(ask("a", 3, 0, LIMIT), START_MS).slice == LIMIT
+    pool.exchange(ask("a", 2, 0, 0), START_MS)
+    assert pool.exchange(ask("b", 1, 0, 1), START_MS).slice == 0
