@@ -4,8 +4,8 @@ The facts come in with the time; nothing here waits. `gateway.adapters.asyncio_g
 
 States of a ticket: *running* (has a place), *waiting*, or gone. Rejected: turned away before the queue. Evicted: out of it.
 
-Each file beside this one answers one question: what fits (`holding`, `answer_window`), who is next within a tier (`fair_queue`), when
-that will be (`outlook`, `drain`), what the others are told (`promise`), and what else is done about it (`ladder`).
+Each file beside this one answers one question: what fits (`holding`, `answer_window`), who is next within a tier (`fair_queue`),
+when that will be (`outlook`, `drain`), what the others are told (`promise`), and what else is done about it (`ladder`).
 """
 
 from __future__ import annotations
