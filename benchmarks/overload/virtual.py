@@ -116,7 +116,7 @@ def noisy(neighbour: float, per_s: float, seed: int) -> NoisyRun:
 
 
 def rivals(per_s: float, seed: int) -> float:
-    """Jain's index of what tenants get that all want twice the whole capacity, with calls of different sizes."""
+    """Jain's index of what ten tenants get who want from a fifth of the capacity to twice all of it."""
     names = tenants("rival", 10)
     sources = tuple(Source(Tier.FREE, 2.0 * per_s * (1 + index) / 10, (name,)) for index, name in enumerate(names))
     outcomes = Simulation(figures(), REPLICAS, WaitingRoom(RULES), seed).run(visits(sources, END_S, seed), END_S)
@@ -172,5 +172,5 @@ def settled_after_s(steps: Sequence[tuple[float, float]]) -> float:
 
 
 def was_true(error_s: float, told_s: float) -> bool:
-    """Within 20 %, or half of the second to which the header is rounded."""
+    """Within 20 %, or within the second to which the header is rounded."""
     return abs(error_s) <= max(0.2 * told_s, 1.0)

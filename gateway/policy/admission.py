@@ -4,8 +4,8 @@ The facts come in with the time; nothing here waits. `gateway.adapters.asyncio_g
 
 States of a ticket: *running* (has a place), *waiting*, or gone. Rejected: turned away before the queue. Evicted: out of it.
 
-Each file beside this one answers one question: what fits (`holding`, `window`), who is next within a tier (`fair_queue`), when
-that will be (`outlook`, `drain`), what the others are told (`promise`), and what else is done about it (`ladder`).
+Each file beside this one answers one question: what fits (`holding`, `answer_window`), who is next within a tier (`fair_queue`),
+when that will be (`outlook`, `drain`), what the others are told (`promise`), and what else is done about it (`ladder`).
 """
 
 from __future__ import annotations
@@ -282,7 +282,7 @@ class WaitingRoom:
         ask, most_s = call.ask, self._patience_s(call.ask)
         is_prompt = call.tier < FREE and self._is_prompt(ask)
         queue, holding = self._queues[call.tier], self._holding
-        if is_prompt and holding.is_slow_to_answer(call, queue, self._rules.target_first_token_s, now):
+        if is_prompt and holding.is_slow_to_answer(call, queue, 2.0 * self._rules.target_first_token_s, now):
             return False
         if is_prompt and holding.is_beyond(call, queue):
             most_s = min(most_s, self._rules.prompt_s)

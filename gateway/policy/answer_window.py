@@ -16,6 +16,7 @@ from gateway.policy.drain import Pace
 from gateway.policy.fair_queue import Call
 
 _FIRST_TOKENS, _STEP_TOKENS, _MOST_TOKENS = 2048, 256, 1 << 24
+_NOT_ALL = 0.5
 _PACE_MEMORY_S = 2.0
 _NEWS = 0.25  # of a round, in the share of late calls
 _LEAST_FORGET_S, _MOST_FORGET_S = 0.5, 10.0
@@ -46,8 +47,10 @@ class AnswerWindow:
         self._tokens = self._tokens / self._replicas * replicas if self._tokens else float(_FIRST_TOKENS * replicas)
         self._replicas = replicas
 
-    def has_room(self, prompt_tokens: int) -> bool:
-        if len(self._unanswered) < self._replicas or self._prompt_tokens + prompt_tokens <= self._tokens:
+    def has_room(self, prompt_tokens: int, leaves_some: bool = False) -> bool:
+        """`leaves_some`: for calls of others."""
+        most = self._tokens * _NOT_ALL if leaves_some else self._tokens
+        if len(self._unanswered) < self._replicas or self._prompt_tokens + prompt_tokens <= most:
             return True
         self._was_full = True
         return False

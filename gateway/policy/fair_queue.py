@@ -21,7 +21,7 @@ _USAGE_MEMORY_S = 5.0
 _IDLE_S = 30.0
 _SLACK_CALLS = 32  # so many calls' cost a tenant may be ahead of the others to keep what its callers were told
 _MANY = 5  # calls of a tenant that wait: one with fewer is never passed over
-_MOST_LOOKED_AT = 64
+_MOST_LOOKED_AT, _MOST_ASKED = 64, 8  # tenants: for one whose caller came when told, and for one whose call fits
 _BEFORE_ALL = -(1 << 48)
 
 
@@ -166,7 +166,7 @@ class FairQueue:
             first = self._first_returned(first)
             yield self._heads[first].calls[first]
         most = self._order[0][0] + _SLACK_CALLS * self.backlog / self.waiting
-        for counter, number in self._order[:_MOST_LOOKED_AT]:
+        for counter, number in self._order[:_MOST_ASKED]:
             if counter > most:
                 return
             yield self._heads[number].calls[number]

@@ -101,7 +101,7 @@ class Holding:
         kept_tokens = kept * self.tokens // self.calls
         if capacity.tokens and self.tokens + call.tokens + kept_tokens > capacity.tokens * KV_USED:
             return False
-        return self.window.has_room(call.ask.prompt_tokens)
+        return self.window.has_room(call.ask.prompt_tokens, kept > 0)
 
     def leaves_places(self, call: Call, queue: FairQueue, now: float) -> bool:
         """Whether a call that does not fit only has to leave places for others."""
@@ -140,7 +140,7 @@ class Holding:
                 kept += max(0, min(self._kept[other], int(self.shares[other] * places) - self.running[other]))
         if tier == BATCH:
             kept += int(places * _BATCH_LEAVES)
-        elif kept < _FOR_TENANTS and call.number >= 0 and self._part(call, queue, 1) > _GENEROUS:
+        elif kept < _FOR_TENANTS and (call.number >= 0 or not call.ask.caller) and self._part(call, queue, 1) > _GENEROUS:
             kept = min(_FOR_TENANTS, self._kept[tier])
         return min(kept, int(places * _MOST_KEPT))
 

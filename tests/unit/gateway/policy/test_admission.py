@@ -222,8 +222,11 @@ def test_batch_starts_only_if_nobody_else_waits() -> None:
 
 
 def test_batch_leaves_some_places_idle() -> None:
-    room = room_of(20)
-    decisions = [arrive(room, ask("b", Tier.BATCH))[1] for _ in range(20)]
+    room, decisions = room_of(20), []
+    for _ in range(20):
+        ticket, decision = arrive(room, ask("b", Tier.BATCH))
+        decisions.append(decision)
+        room.first_token(ticket, 0.1, 0.0)
     assert decisions.count(Decision.START) == 18
     assert arrive(room, ask())[1] is Decision.START
 
