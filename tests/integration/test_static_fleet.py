@@ -123,10 +123,11 @@ def gateway(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture
 def house(server: Server, gateway: tuple[str, Path], request: pytest.FixtureRequest) -> Iterator[House]:
     url, state_dir = gateway
+    tenant = request.node.name[:64]  # the longest name that a tenant may have
     with closing(sqlite.connect(sqlite.store_path(state_dir))) as connection:
-        key, _ = sqlite_tenants.create_key(connection, SystemClock(), tenant=request.node.name, project="static")
+        key, _ = sqlite_tenants.create_key(connection, SystemClock(), tenant=tenant, project="static")
     with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
-        yield House(url, server, state_dir, request.node.name, client)
+        yield House(url, server, state_dir, tenant, client)
 
 
 def test_models_are_named_as_the_server_names_them(house: House) -> None:
