@@ -91,7 +91,7 @@ async def test_two_workers_killed_give_back_what_they_had_left(start: Start) -> 
     took_s = time.monotonic() - killed_at
     admitted += statuses(await call_all(workers, workers.urls[2:], 400))[200]
     say(f"two of four killed: {admitted} of {limit} admitted, {took_s:.1f} s after the death")
-    assert took_s < 8, "5 s on a machine that does nothing else"
+    assert took_s < 5
     assert 0.98 * limit <= admitted <= limit
 
 
