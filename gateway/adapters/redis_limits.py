@@ -35,7 +35,7 @@ _SILENCE_MS = 4000  # less than places last: after that nobody's are believed be
 _PLACES_LAST_MS = 5000
 _PLACES_RENEWED_S = 2.2  # before they expire for their worker
 _PLACES_HELD_S = 4.0  # a worker that could not renew its places stops giving them out before others may have them
-_WAIT_S = 0.5  # of a call, for one round
+_WAIT_S, _WAIT_PIECES = 0.5, 5  # of a call, for one round
 _ANSWER_S = 3.0  # of Redis, before the connection is given up
 _OPEN_S = 10.0  # for a new connection, which takes several answers
 _AGAIN_S = 0.5  # between two tries to connect
@@ -152,11 +152,13 @@ class RedisGrants:
         if self._next_round is None:
             self._next_round = asyncio.get_running_loop().create_future()
         self._wake.set()
-        try:
-            async with asyncio.timeout(_WAIT_S):
-                await asyncio.shield(self._next_round)
-        except TimeoutError:
-            raise LimitsUnavailable(retry_after_s=_ANSWER_S) from None
+        next_round = self._next_round
+        # In pieces: where this process had no time to look, the answer may lie there, and the whole time would be over at once.
+        for _ in range(_WAIT_PIECES):
+            await asyncio.wait((next_round,), timeout=_WAIT_S / _WAIT_PIECES)
+            if next_round.done():
+                return
+        raise LimitsUnavailable(retry_after_s=_ANSWER_S)
 
     def _without_redis(self, shortages: Sequence[Shortage], now: float) -> bool:
         """Shares of windows that have begun since; raises LimitsUnavailable where there are none."""
