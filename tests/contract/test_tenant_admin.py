@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from gateway.errors import CallError
+from gateway.call_error import CallError
 from gateway.policy.limits import Limits, Tier
 from gateway.policy.tenancy import AlreadyRevoked, AlreadyThere, InvalidValue, Missing, Project, StillUsed, Tenant
 from gateway.ports import TenantAdmin

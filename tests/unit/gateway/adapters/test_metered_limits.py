@@ -17,7 +17,7 @@ from gateway.adapters.ledger_sums import StoreSums
 from gateway.adapters.local_limits import LocalGrants
 from gateway.adapters.metered_limits import MeteredLimits, reset_text
 from gateway.adapters.sqlite_ledger import SqliteLedger
-from gateway.errors import CallError
+from gateway.call_error import CallError
 from gateway.ledger_query import Group, LedgerQuery, UsageSum
 from gateway.policy.limits import Limits
 from gateway.policy.meter import Kind, Meter
