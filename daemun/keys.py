@@ -11,7 +11,7 @@ from rich.table import Table
 from daemun.context import administer, print_table, when
 from daemun.tenants import Models, TierChoice, models_shown, models_wished
 from gateway.policy.tenancy import AlreadyThere, Key
-from gateway.ports import TenantAdmin
+from gateway.tenant_admin import TenantAdmin
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -12,7 +12,7 @@ from rich.table import Table
 from daemun.context import administer, limits_shown, print_table, when
 from gateway.policy.limits import Tier
 from gateway.policy.tenancy import Key, Project, Tenant, Values
-from gateway.ports import TenantAdmin
+from gateway.tenant_admin import TenantAdmin
 
 ALL = "all"  # instead of a list of models
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.ledger_query import Group, LedgerQuery
+from gateway.ledger_query import Group, LedgerQuery, UsageStore
 from gateway.policy.meter import Kind
 from gateway.policy.window import DAY_MS, Calendar, Period, first_day_of, month_of, window_at
-from gateway.ports import UsageStore
 
 
 @dataclass(frozen=True, slots=True)
