@@ -21,7 +21,7 @@ from daemun.problem import Problem
 from gateway.ledger_query import SEOUL, Group, LedgerQuery, LedgerStore, UsageSum
 
 _NAME_WIDTH = 26
-_WIDTH = 14
+_WIDTH = 15
 _RULE = "  " + "-" * (_NAME_WIDTH + 6 * _WIDTH)
 
 

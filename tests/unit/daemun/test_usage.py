@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -149,6 +150,7 @@ def test_statement_is_of_one_tenant_and_month_in_both_languages() -> None:
     text = out("statement", "--tenant", "school", "--month", "2026-11")
     assert "이용 명세서 · Statement of usage" in text
     assert "2026-11-01 00:00 ~ 2026-12-01 00:00 (Asia/Seoul)" in text
+    assert re.search(r"calls +prompt +of it cached +completion +of it reasoned +KRW, net$", text, re.MULTILINE)
     homework, exaone, solar = text.splitlines()[9:12]
     assert homework.strip() == "homework"
     assert exaone.split() == ["exaone", "1", "1,000", "400", "200", "50", "1.234567"]
