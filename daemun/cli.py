@@ -21,7 +21,7 @@ from daemun.settings import Settings, SettingsError
 from daemun.up import Supervisor
 from daemun.workers import Workers, listen
 from gateway.adapters.schema import StoreUnusable
-from gateway.errors import CallError
+from gateway.call_error import CallError
 
 app = typer.Typer(
     name="daemun",

@@ -18,7 +18,7 @@ from gateway.adapters.system_clock import SystemClock
 from gateway.adapters.tenancy import open_tenancy
 from gateway.policy.limits import Limits
 from gateway.policy.tenancy import LIMITS
-from gateway.ports import TenantAdmin
+from gateway.tenant_admin import TenantAdmin
 
 Result = TypeVar("Result")
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from daemun.context import administer, print_table, when
 from daemun.tenants import Models, TierChoice, models_shown, models_wished
 from gateway.policy.tenancy import AlreadyThere, Key
-from gateway.ports import TenantAdmin
+from gateway.tenant_admin import TenantAdmin
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,13 +30,13 @@ def create_key(
     tenant: Annotated[str, typer.Option(help="Who pays; made if new.")] = "default",
     project: Annotated[str, typer.Option(help="What the key is for; made if new.")] = "default",
     tier: Annotated[TierChoice | None, typer.Option(help="No higher than the tenant's. Default: that.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A model that the key may use; repeat for more. Default: all.")] = None,
+    model: Models = None,
 ) -> None:
     """Make a key and print it, once: only its hash is kept."""
 
     async def work(admin: TenantAdmin) -> tuple[str, Key]:
         await make_if_new(admin, tenant, project)
-        return await admin.create_key(tenant, project, {"models": model, "tier": tier and tier.value})
+        return await admin.create_key(tenant, project, {**models_wished(model), "tier": tier and tier.value})
 
     secret, key = administer(context.obj.settings(), work)
     typer.echo(f"id   {key.id}\nkey  {secret}\nKeep the key now: it is not stored and cannot be shown again.")

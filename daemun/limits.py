@@ -10,7 +10,7 @@ from rich.table import Table
 from daemun.context import administer, limits_shown, print_table
 from daemun.problem import Problem
 from gateway.policy.limits import NO_LIMITS, Limits
-from gateway.ports import TenantAdmin
+from gateway.tenant_admin import TenantAdmin
 
 NONE = "none"  # instead of a number
 

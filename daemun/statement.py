@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from itertools import groupby
 from typing import Annotated
 
 import typer
@@ -20,7 +21,8 @@ from daemun.problem import Problem
 from gateway.ledger_query import SEOUL, Group, LedgerQuery, LedgerStore, UsageSum
 
 _NAME_WIDTH = 26
-_WIDTH = 14
+_WIDTH = 15
+_RULE = "  " + "-" * (_NAME_WIDTH + 6 * _WIDTH)
 
 
 class Format(Enum):
@@ -87,8 +89,12 @@ def to_json(made: Statement) -> str:
 
 
 def to_text(made: Statement) -> str:
+    return "\n".join([*_head(made), _RULE, *_lines(made.lines), _RULE, *_foot(made.total)])
+
+
+def _head(made: Statement) -> list[str]:
     last = "" if made.is_final else "  (이번 달은 아직 끝나지 않았습니다 · the month is not over)"
-    out = [
+    return [
         "이용 명세서 · Statement of usage",
         "",
         f"  이용자 · Tenant    {made.tenant}",
@@ -97,34 +103,26 @@ def to_text(made: Statement) -> str:
         "",
         _row("프로젝트 · 모델", "호출", "입력", "그중 캐시", "출력", "그중 추론", "금액 (원)"),
         _row("Project · model", "calls", "prompt", "of it cached", "completion", "of it reasoned", "KRW, net"),
-        "  " + "-" * (_NAME_WIDTH + 6 * _WIDTH),
     ]
-    project = None
-    for line in made.lines:
-        if line.group[0] != project:
-            project = line.group[0]
-            out.append(f"  {project}")
-        out.append(_line(f"  {line.group[1] or '-'}", line))
-    total = made.total
-    return "\n".join(
-        [
-            *out,
-            "  " + "-" * (_NAME_WIDTH + 6 * _WIDTH),
-            _line("합계 · Total", total),
-            "",
-            f"  호출 결과 · Outcomes     완료 completed {total.completed:,} · 중단 aborted {total.aborted:,}"
-            f" · 거절 rejected {total.rejected:,} · 실패 failed {total.failed:,}",
-            f"  추정 전력량 · Energy     {total.energy_wh:,.3f} Wh (모델 수치로 계산한 추정값 · an estimate)",
-            *_estimated(total),
-            "  금액은 공급가액이며 세금은 포함하지 않습니다. · Amounts are net, without taxes.",
-        ]
-    )
 
 
-def _estimated(total: UsageSum) -> list[str]:
-    if not total.estimated:
-        return []
-    return [f"  토큰 수 추정 호출 · Calls whose token counts are estimates: {total.estimated:,}"]
+def _lines(lines: Iterable[UsageSum]) -> Iterator[str]:
+    """Each project's name, and below it its models."""
+    for project, its_lines in groupby(lines, lambda line: line.group[0]):
+        yield f"  {project}"
+        for line in its_lines:
+            yield _line(f"  {line.group[1] or '-'}", line)
+
+
+def _foot(total: UsageSum) -> Iterator[str]:
+    yield _line("합계 · Total", total)
+    yield ""
+    outcomes = f"완료 completed {total.completed:,} · 중단 aborted {total.aborted:,}"
+    yield f"  호출 결과 · Outcomes     {outcomes} · 거절 rejected {total.rejected:,} · 실패 failed {total.failed:,}"
+    yield f"  추정 전력량 · Energy     {total.energy_wh:,.3f} Wh (모델 수치로 계산한 추정값 · an estimate)"
+    if total.estimated:
+        yield f"  토큰 수 추정 호출 · Calls whose token counts are estimates: {total.estimated:,}"
+    yield "  금액은 공급가액이며 세금은 포함하지 않습니다. · Amounts are net, without taxes."
 
 
 def _line(name: str, one: UsageSum) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Annotated
 
@@ -10,8 +11,8 @@ from rich.table import Table
 
 from daemun.context import administer, limits_shown, print_table, when
 from gateway.policy.limits import Tier
-from gateway.policy.tenancy import Key, Project, Tenant
-from gateway.ports import TenantAdmin
+from gateway.policy.tenancy import Key, Project, Tenant, Values
+from gateway.tenant_admin import TenantAdmin
 
 ALL = "all"  # instead of a list of models
 
@@ -45,23 +46,43 @@ Fallbacks = Annotated[
     list[str] | None,
     typer.Option("--fallback", help="A smaller model that calls may go to when the one they ask for is full; repeat for more."),
 ]
-Weight = Annotated[float | None, typer.Option(help="Its share of its tier, relative to others'.", show_default="1")]
-TierOption = Annotated[TierChoice | None, typer.Option(help="Its service class.", show_default="paid")]
+TierOption = Annotated[TierChoice | None, typer.Option(help="Its service class; a new tenant's is paid.", show_default=False)]
+Weight = Annotated[
+    float | None, typer.Option(help="Its share of its tier, relative to others'; a new tenant's is 1.", show_default=False)
+]
+Work = Callable[[TenantAdmin, str, Values], Awaitable[Tenant]]
 
 
-@app.command("create")
-def create_tenant(
-    context: typer.Context,
-    name: Name,
-    tier: TierOption = None,
-    weight: Weight = None,
-    model: Models = None,
-    fallback: Fallbacks = None,
-) -> None:
-    """Make a tenant. Its limits are set by `daemun limits`."""
-    values = _wished(tier, weight, model, fallback)
-    administer(context.obj.settings(), lambda admin: admin.create_tenant(name, values))
-    typer.echo(f"The tenant {name} is made. 'daemun keys create --tenant {name} --project PROJECT' makes a key for it.")
+def _by_options(work: Work, said: str) -> Callable[..., None]:
+    """A command that has a tenant made or changed as its options say."""
+
+    def command(
+        context: typer.Context,
+        name: Name,
+        tier: TierOption = None,
+        weight: Weight = None,
+        model: Models = None,
+        fallback: Fallbacks = None,
+    ) -> None:
+        values = models_wished(model)
+        if tier is not None:
+            values["tier"] = tier.value
+        if weight is not None:
+            values["weight"] = weight
+        if fallback is not None:
+            values["fallbacks"] = [] if fallback == ["none"] else fallback
+        administer(context.obj.settings(), lambda admin: work(admin, name, values))
+        typer.echo(said.format(name=name))
+
+    return command
+
+
+app.command("create", help="Make a tenant. Its limits are set by `daemun limits`.")(
+    _by_options(
+        lambda admin, name, values: admin.create_tenant(name, values),
+        "The tenant {name} is made. 'daemun keys create --tenant {name} --project PROJECT' makes a key for it.",
+    )
+)
 
 
 @app.command("list")
@@ -95,19 +116,9 @@ def show_tenant(context: typer.Context, name: Name) -> None:
     print_table(table)
 
 
-@app.command("change")
-def change_tenant(
-    context: typer.Context,
-    name: Name,
-    tier: TierOption = None,
-    weight: Weight = None,
-    model: Models = None,
-    fallback: Fallbacks = None,
-) -> None:
-    """Change a tenant; what is not named stays. `--fallback none` for no fallbacks."""
-    values = _wished(tier, weight, model, fallback)
-    administer(context.obj.settings(), lambda admin: admin.change_tenant(name, values))
-    typer.echo(f"The tenant {name} is changed.")
+app.command("change", help="Change a tenant; what is not named stays. `--fallback none` for no fallbacks.")(
+    _by_options(lambda admin, name, values: admin.change_tenant(name, values), "The tenant {name} is changed.")
+)
 
 
 @app.command("disable")
@@ -173,19 +184,6 @@ def models_shown(models: tuple[str, ...] | None) -> str:
 def models_wished(models: list[str] | None) -> dict[str, object]:
     """The value for `models`, if any was named."""
     return {} if models is None else {"models": None if models == [ALL] else models}
-
-
-def _wished(
-    tier: TierChoice | None, weight: float | None, models: list[str] | None, fallbacks: list[str] | None
-) -> dict[str, object]:
-    values = models_wished(models)
-    if tier is not None:
-        values["tier"] = tier.value
-    if weight is not None:
-        values["weight"] = weight
-    if fallbacks is not None:
-        values["fallbacks"] = [] if fallbacks == ["none"] else fallbacks
-    return values
 
 
 def _state(disabled: bool) -> str:

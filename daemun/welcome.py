@@ -8,7 +8,7 @@ from rich.console import Console
 
 from daemun.keys import make_if_new
 from daemun.settings import Settings
-from gateway.ports import TenantAdmin
+from gateway.tenant_admin import TenantAdmin
 
 TENANT, PROJECT = "first-tenant", "daemun-up"
 QUESTION = "대문이 뭐예요?"

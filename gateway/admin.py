@@ -18,9 +18,9 @@ from fastapi.openapi.utils import get_openapi
 from gateway.exchange import BodyLimits
 from gateway.middleware.admin_guard import AdminGuard
 from gateway.middleware.edge import Edge
-from gateway.ports import TenantAdmin
 from gateway.routes import admin as admin_routes
 from gateway.routes import error_answers
+from gateway.tenant_admin import TenantAdmin
 
 log = logging.getLogger(__name__)
 

@@ -33,10 +33,11 @@ from gateway.adapters.tenancy import open_tenancy
 from gateway.adapters.threaded_usage import ThreadedUsage
 from gateway.admin import AdminListener, create_admin_app
 from gateway.exchange import BodyLimits
+from gateway.ledger_query import UsageStore
 from gateway.middleware.edge import Edge
 from gateway.pipeline import Pipeline
 from gateway.policy.admission import Rules
-from gateway.ports import Clock, Ports, UsageStore
+from gateway.ports import Clock, Ports
 from gateway.protocol.asgi import Receive, Scope, Send
 from gateway.protocol.endpoint import ENDPOINTS
 from gateway.protocol.plain import Engine

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from gateway.call_error import CallError
 from gateway.errors import (
     QUEUE_POSITION,
-    CallError,
     EngineRefused,
     NotOfferedByModel,
     ServerOverloaded,

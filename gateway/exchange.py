@@ -12,7 +12,8 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gateway.errors import CallError, InternalError, RequestTooLarge
+from gateway.call_error import CallError
+from gateway.errors import InternalError, RequestTooLarge
 from gateway.protocol.asgi import REQUEST_ID, Message, Receive, Scope, Send, client_connection, header, language, send_error
 from gateway.protocol.sse import error_event
 

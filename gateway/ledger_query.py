@@ -109,6 +109,14 @@ class LedgerStore(Protocol):
     def close(self) -> None: ...
 
 
+class UsageStore(Protocol):
+    """The ledger as the gateway reads it: sums alone, and never in anybody's way."""
+
+    async def sums(self, query: LedgerQuery, groups: Sequence[Group]) -> list[UsageSum]:
+        """Over the ledger, in the order of their groups. Raises UsageUnavailable."""
+        ...
+
+
 def day_of(number: int) -> str:
     """A day's name from its number since the epoch."""
     return date.fromordinal(_EPOCH + number).isoformat()

@@ -6,8 +6,9 @@ is handed on to the Reply, and whoever sends the reply ends it, however that goe
 
 from __future__ import annotations
 
+from gateway.call_error import CallError
 from gateway.dispatch import Dispatch
-from gateway.errors import CallError, InvalidApiKey, LedgerStuck, ModelNotAllowed, ModelNotFound
+from gateway.errors import InvalidApiKey, LedgerStuck, ModelNotAllowed, ModelNotFound
 from gateway.lease import Lease
 from gateway.policy.cost import NO_RATES, Rates
 from gateway.policy.routing import Router

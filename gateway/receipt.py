@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from gateway.call_error import CallError
 from gateway.entry import Entry
-from gateway.errors import HANDED_BACK, Busy, CallError, ServerStopping, UpstreamFailed
+from gateway.errors import HANDED_BACK, Busy, ServerStopping, UpstreamFailed
 from gateway.policy.cost import NO_RATES, Rates
 from gateway.policy.limits import Tier
 from gateway.ports import Clock, Ledger, Principal

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from gateway.call_error import CallError
 from gateway.dispatch import Dispatch
-from gateway.errors import CallError, UpstreamError, UpstreamFailed, UpstreamUnreachable
+from gateway.errors import UpstreamError, UpstreamFailed, UpstreamUnreachable
 from gateway.lease import Lease
 from gateway.ports import Headers, Take
 from gateway.protocol import counts

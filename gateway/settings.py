@@ -49,7 +49,7 @@ class QueueSettings(Frozen):
     most_waiting: int = Field(1024, ge=0, description="Calls of one model that may wait; more are rejected with 503.")
     patience_s: float = Field(30.0, gt=0, description="Longest wait for a place, in seconds, while replicas are ready.")
     cold_patience_s: float = Field(120.0, gt=0, description="Longest wait, in seconds, while no replica is ready.")
-    batch_patience_s: float = Field(600.0, gt=0, description="Longest wait of a batch call while replicas are ready.")
+    batch_patience_s: float = Field(600.0, gt=0, description="Longest wait of a batch call, with replicas or without.")
     prompt_s: float = Field(
         30.0,
         ge=0,

@@ -17,8 +17,6 @@ from gateway.policy.admission import Ask, Capacity, Decision, Ticket, WaitingRoo
 from gateway.policy.limits import Tier
 from loadtests.engine_model import EngineFigures, EngineModel, Happening
 
-DEFAULT_PLACES = 64
-
 
 @dataclass(frozen=True, slots=True)
 class Visit:
@@ -72,16 +70,8 @@ class Outcome:
         return self.visit.prompt_tokens + self.output_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """From then on these engines are so many times as fast as they were built."""
-
-    at: float
-    speed: float
-
-
 class Simulation:
-    """`room`: None for calls that all go straight to the engines. Iterate over `run`, or look at `outcomes` after it."""
+    """`room`: None for calls that all go straight to the engines. `places`: of each engine, 0 for as many as it has seats."""
 
     def __init__(self, figures: EngineFigures, replicas: int, room: WaitingRoom | None, seed: int, places: int = 0) -> None:
         self.figures = figures

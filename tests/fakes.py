@@ -10,8 +10,9 @@ from typing import Any, Literal, Self
 
 import msgspec
 
+from gateway.call_error import CallError
 from gateway.entry import Entry
-from gateway.errors import CallError, UpstreamTimeout, UpstreamUnreachable
+from gateway.errors import UpstreamTimeout, UpstreamUnreachable
 from gateway.policy.routing import Pressure
 from gateway.ports import Headers, Principal, Replica, Take
 from gateway.protocol.asgi import CONNECTION, App, Message

@@ -1,4 +1,4 @@
-"""What the gateway must reach, and whether it has. Pure: figures in, verdicts out."""
+"""What the gateway must reach, and whether it has. Pure."""
 
 from __future__ import annotations
 
@@ -7,38 +7,23 @@ from dataclasses import dataclass
 from math import isnan, nan
 from statistics import median
 
+from benchmarks.aims import Verdict, at_least, at_most
 from benchmarks.gateway import figures as names
 from benchmarks.gateway.figures import Figures
 from benchmarks.gateway.peers import DAEMUN, LITELLM, SMG, VLLM_ROUTER
 
 _GROWTH_MB, _GROWTH_SHARE = 4.0, 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """`aim` carries its own sign: `>=1`."""
-
-    name: str
-    holds: bool
-    value: str
-    aim: str
-
-    def line(self) -> str:
-        return f"{'HOLDS' if self.holds else 'SHORT'} {self.name} {self.value} {self.aim}"
+_Judge = Callable[[str, float, float], Verdict]
 
 
 @dataclass(frozen=True, slots=True)
 class _Aim:
-    """The median of `values` must be at least, or at most, `bound`; what is not a number is neither."""
+    """The median of `values` must be `at_least` or `at_most` the `bound`."""
 
     name: str
-    sign: str
+    judge: _Judge
     bound: float
     values: Callable[[Figures], Sequence[float]]
-
-    def verdict(self, value: float) -> Verdict:
-        holds = value >= self.bound if self.sign == ">=" else value <= self.bound
-        return Verdict(self.name, holds, f"{value:.4g}" if value < 1000 else f"{value:.0f}", f"{self.sign}{self.bound:g}")
 
 
 def _ratio(figure: str, other: str) -> Callable[[Figures], Sequence[float]]:
@@ -50,22 +35,22 @@ def _own(figure: str) -> Callable[[Figures], Sequence[float]]:
 
 
 _AIMS = (
-    _Aim("calls_per_s_vs_vllm_router", ">=", 1.0, _ratio(names.CALLS_PER_S, VLLM_ROUTER)),
-    _Aim("calls_per_s_vs_smg", ">=", 2.0, _ratio(names.CALLS_PER_S, SMG)),
-    _Aim("calls_per_s_vs_litellm", ">=", 40.0, _ratio(names.CALLS_PER_S, LITELLM)),
-    _Aim("added_p50_vs_vllm_router", "<=", 1.5, _ratio(names.ADDED_P50_MS, VLLM_ROUTER)),
-    _Aim("streams_per_s_vs_vllm_router", ">=", 1.0, _ratio(names.STREAMS_PER_S, VLLM_ROUTER)),
-    _Aim(names.US_PER_CHUNK, "<=", 20.0, _own(names.US_PER_CHUNK)),
-    _Aim(names.OPEN_STREAMS, ">=", 10_000, _own(names.OPEN_STREAMS)),
-    _Aim(names.OPEN_FAILED, "<=", 0, _own(names.OPEN_FAILED)),
-    _Aim(names.KB_PER_STREAM, "<=", 30.0, _own(names.KB_PER_STREAM)),
-    _Aim(names.SHORT_P99_MS, "<=", 50.0, _own(names.SHORT_P99_MS)),
+    _Aim("calls_per_s_vs_vllm_router", at_least, 1.0, _ratio(names.CALLS_PER_S, VLLM_ROUTER)),
+    _Aim("calls_per_s_vs_smg", at_least, 2.0, _ratio(names.CALLS_PER_S, SMG)),
+    _Aim("calls_per_s_vs_litellm", at_least, 40.0, _ratio(names.CALLS_PER_S, LITELLM)),
+    _Aim("added_p50_vs_vllm_router", at_most, 1.5, _ratio(names.ADDED_P50_MS, VLLM_ROUTER)),
+    _Aim("streams_per_s_vs_vllm_router", at_least, 1.0, _ratio(names.STREAMS_PER_S, VLLM_ROUTER)),
+    _Aim(names.US_PER_CHUNK, at_most, 20.0, _own(names.US_PER_CHUNK)),
+    _Aim(names.OPEN_STREAMS, at_least, 10_000, _own(names.OPEN_STREAMS)),
+    _Aim(names.OPEN_FAILED, at_most, 0, _own(names.OPEN_FAILED)),
+    _Aim(names.KB_PER_STREAM, at_most, 30.0, _own(names.KB_PER_STREAM)),
+    _Aim(names.SHORT_P99_MS, at_most, 50.0, _own(names.SHORT_P99_MS)),
 )
 
 
 def verdicts(figures: Figures) -> list[Verdict]:
     """One for each aim for which there are figures."""
-    judged = [aim.verdict(_median(values)) for aim in _AIMS if (values := aim.values(figures))]
+    judged = [aim.judge(aim.name, _median(values), aim.bound) for aim in _AIMS if (values := aim.values(figures))]
     memory = figures.of(names.MEMORY_MB, DAEMUN)
     return [*judged, _growth(memory)] if memory else judged
 

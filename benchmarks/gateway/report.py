@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.aims import Verdict, verdict_table
 from benchmarks.gateway import figures as names
-from benchmarks.gateway.aims import Verdict
 from benchmarks.gateway.figures import Figures, shown
 from benchmarks.gateway.measure import CHUNKS, CONNECTIONS, EVERY_MS, STREAMS
 from benchmarks.gateway.peers import DAEMUN, DIRECT
@@ -29,9 +29,6 @@ def document(setting: Setting, figures: Figures, verdicts: Sequence[Verdict]) ->
     """docs/benchmarks.md."""
     versions = ", ".join(f"{name} {version}".strip() for name, version in setting.versions.items() if name != DIRECT)
     others = shown(figures.of(names.OTHERS_PERCENT, names.MACHINE), 1)
-    judged = table(
-        ["", "aim", "reached"], [["holds" if v.holds else "**short**", f"{v.name} {v.aim}", v.value] for v in verdicts]
-    )
     return f"""# Benchmarks
 
 Written by `{setting.command}` on {setting.date}; do not edit. What was tried to get there is in [LOG.md](LOG.md).
@@ -48,7 +45,7 @@ a table.
 
 ## Aims
 
-{judged}
+{verdict_table(verdicts)}
 
 {tables(figures, list(setting.versions))}
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isinf
 
-from benchmarks.gateway.aims import Verdict
+from benchmarks.aims import Verdict, verdict_table
 from benchmarks.gateway.figures import shown
 from benchmarks.gateway.setting import Setting
 from benchmarks.overload.http_aims import peak_goodput
@@ -16,10 +16,6 @@ from benchmarks.table import table
 
 def tables(results: Results, plan: Plan) -> str:
     return "\n\n".join(part for part in (_goodput(results, plan), _first_tokens(results, plan), _ends(results, plan)) if part)
-
-
-def judged(verdicts: Sequence[Verdict]) -> str:
-    return table(["", "aim", "reached"], [["holds" if v.holds else "**short**", f"{v.name} {v.aim}", v.value] for v in verdicts])
 
 
 def document(setting: Setting, results: Results, plan: Plan, verdicts: Sequence[Verdict]) -> str:
@@ -48,7 +44,7 @@ time. LiteLLM has no queue and no gate, and one core of it carries some 80 calls
 
 ## Aims
 
-{judged(verdicts)}
+{verdict_table(verdicts)}
 
 {tables(results, plan)}
 """

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from benchmarks.gateway.aims import Verdict
+from benchmarks.aims import Verdict
+from benchmarks.aims import at_least as _at_least
+from benchmarks.aims import at_most as _at_most
 from benchmarks.overload.virtual import CALM, LOADS, LaunchRun, LoadRun, NoisyRun, percentile, settled_after_s, was_true
 from benchmarks.table import table
 
@@ -129,11 +131,3 @@ def _first_p99(runs: Sequence[NoisyRun]) -> float:
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:,.0f}" if seconds == seconds else "–"
-
-
-def _at_least(name: str, value: float, least: float) -> Verdict:
-    return Verdict(name, value >= least, f"{value:.4g}", f">={least:g}")
-
-
-def _at_most(name: str, value: float, most: float) -> Verdict:
-    return Verdict(name, value <= most, f"{value:.4g}", f"<={most:g}")

@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 
-from gateway.errors import CallError
+from gateway.call_error import CallError
 from gateway.ports import Fleet, Replica, Upstream
 from gateway.protocol import plain
 from gateway.protocol.endpoint import Api

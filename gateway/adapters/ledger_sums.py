@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Protocol
 
-from gateway.ledger_query import Group, LedgerQuery
+from gateway.ledger_query import Group, LedgerQuery, UsageStore
 from gateway.policy.meter import Kind
 from gateway.policy.window import DAY_MS, Calendar, Period, first_day_of, month_of, window_at
-from gateway.ports import UsageStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,9 @@ async def figures_of(sums: LedgerSums, now_ms: int, offset_ms: int) -> dict[tupl
     for period, kinds in _KINDS.items():
         window, _ = window_at(period, now_ms, calendar)
         for found in await sums.since(_begin_s(period, now_ms, calendar)):
-            for kind in kinds:
-                used = _used(found, kind)
-                for scope_id in (f"tenant:{found.tenant}", f"project:{found.tenant}/{found.project}", f"key:{found.key_id}"):
-                    figures[scope_id, kind] = (window, figures.get((scope_id, kind), (window, 0))[1] + used)
+            for name in product(_scope_ids(found), kinds):
+                _, used = figures.get(name, (window, 0))
+                figures[name] = window, used + _used(found, name[1])
     return figures
 
 
@@ -64,6 +63,11 @@ _KINDS = {
     Period.DAY: (Kind.REQUESTS_PER_DAY, Kind.TOKENS_PER_DAY),
     Period.MONTH: (Kind.TOKENS_PER_MONTH, Kind.KRW_PER_MONTH),
 }
+
+
+def _scope_ids(found: Sum) -> tuple[str, ...]:
+    """Of the levels that it counts for."""
+    return f"tenant:{found.tenant}", f"project:{found.tenant}/{found.project}", f"key:{found.key_id}"
 
 
 def _used(found: Sum, kind: Kind) -> int:

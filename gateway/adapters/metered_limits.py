@@ -10,7 +10,8 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from gateway.errors import CallError, InsufficientQuota, PromptOverLimit, RateLimitExceeded
+from gateway.call_error import CallError
+from gateway.errors import InsufficientQuota, PromptOverLimit, RateLimitExceeded
 from gateway.policy.account import Account, Shortage, Taken, remaining
 from gateway.policy.estimate import Habit, Habits
 from gateway.policy.meter import MICRO, UNITS, Kind, Meter, Unit

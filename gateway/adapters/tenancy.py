@@ -12,7 +12,8 @@ from pathlib import Path
 from gateway.adapters import sqlite
 from gateway.adapters.sql_tenants import SqlTenantAdmin
 from gateway.adapters.sqlite_tenants import SqliteDatabase, SqliteTenants
-from gateway.ports import Clock, TenantAdmin, TenantStore
+from gateway.ports import Clock, TenantStore
+from gateway.tenant_admin import TenantAdmin
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,11 @@ from typing import Any
 
 import httptools
 
+from gateway.call_error import CallError
 from gateway.client_connection.connections import Connections
 from gateway.client_connection.cycle import Cycle
 from gateway.client_connection.message import is_old_fashioned, last_answer, read_target, write_head
-from gateway.errors import CallError, HeadTooLarge, MalformedHttp, RequestTimeout, ServerStopping, TooManyConnections
+from gateway.errors import HeadTooLarge, MalformedHttp, RequestTimeout, ServerStopping, TooManyConnections
 from gateway.protocol.asgi import CONNECTION, App, Scope
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 import httptools
 
-from gateway.errors import CallError
+from gateway.call_error import CallError
 from gateway.protocol.language import preferred
 
 Headers = Sequence[tuple[bytes, bytes]]  # names in lower case

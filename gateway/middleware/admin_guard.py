@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from typing import ClassVar
 
-from gateway.errors import InvalidApiKey, Language
+from gateway.errors import InvalidApiKey
 from gateway.protocol import credential
 from gateway.protocol.asgi import App, Receive, Scope, Send, header
 
@@ -14,10 +13,8 @@ _FOR_ALL = frozenset({"/docs", "/openapi.json"})
 
 class InvalidAdminToken(InvalidApiKey):
     code = "invalid_admin_token"
-    messages: ClassVar[dict[Language, str]] = {
-        "en": "No valid admin token: send 'Authorization: Bearer TOKEN'; it is in the file admin-token in state_dir.",
-        "ko": "관리자 토큰이 유효하지 않습니다. state_dir의 admin-token 파일의 토큰을 'Authorization: Bearer 토큰'으로 보내세요.",
-    }
+    en = "No valid admin token: send 'Authorization: Bearer TOKEN'; it is in the file admin-token in state_dir."
+    ko = "관리자 토큰이 유효하지 않습니다. state_dir의 admin-token 파일의 토큰을 'Authorization: Bearer 토큰'으로 보내세요."
 
 
 class AdminGuard:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.errors import CallError
+from gateway.call_error import CallError
 from gateway.exchange import BodyLimits, Exchange
 from gateway.protocol.asgi import App, Receive, Scope, Send
 

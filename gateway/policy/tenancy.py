@@ -10,9 +10,10 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
-from gateway.errors import CallError, InvalidRequest, Language
+from gateway.call_error import CallError
+from gateway.errors import InvalidRequest
 from gateway.policy.limits import NO_LIMITS, Limits, Scope, Tier
 
 LIMITS = tuple(field.name for field in dataclasses.fields(Limits))
@@ -65,27 +66,21 @@ class Key:
 
 
 class InvalidValue(InvalidRequest):
-    messages: ClassVar[dict[Language, str]] = {
-        "en": "'{param}' cannot be set so: {detail}.",
-        "ko": "'{param}' 값을 이렇게 정할 수 없습니다: {detail}.",
-    }
+    en = "'{param}' cannot be set so: {detail}."
+    ko = "'{param}' 값을 이렇게 정할 수 없습니다: {detail}."
 
 
 class Missing(CallError):
     """There is no such tenant, project or key."""
 
     status, code, type = 404, "not_found", "not_found_error"
-    messages: ClassVar[dict[Language, str]] = {
-        "en": "There is no {kind} {name}. 'daemun {kind}s list' shows all of them.",
-        "ko": "{kind} {name}이(가) 없습니다. 전체 목록은 'daemun {kind}s list'로 볼 수 있습니다.",
-    }
+    en = "There is no {kind} {name}. 'daemun {kind}s list' shows all of them."
+    ko = "{kind} {name}이(가) 없습니다. 전체 목록은 'daemun {kind}s list'로 볼 수 있습니다."
 
 
 class MissingProject(Missing):
-    messages: ClassVar[dict[Language, str]] = {
-        "en": "The tenant {tenant} has no project {name}. 'daemun tenants show {tenant}' shows those that it has.",
-        "ko": "테넌트 {tenant}에 프로젝트 {name}이(가) 없습니다. 있는 것은 'daemun tenants show {tenant}'로 볼 수 있습니다.",
-    }
+    en = "The tenant {tenant} has no project {name}. 'daemun tenants show {tenant}' shows those that it has."
+    ko = "테넌트 {tenant}에 프로젝트 {name}이(가) 없습니다. 있는 것은 'daemun tenants show {tenant}'로 볼 수 있습니다."
 
 
 class Conflict(CallError):
@@ -94,26 +89,20 @@ class Conflict(CallError):
 
 class AlreadyThere(Conflict):
     code = "already_exists"
-    messages: ClassVar[dict[Language, str]] = {
-        "en": "There is a {kind} {name} already. Choose another name, or change that one.",
-        "ko": "{kind} {name}은(는) 이미 있습니다. 다른 이름을 쓰거나 있는 것을 바꿔 주세요.",
-    }
+    en = "There is a {kind} {name} already. Choose another name, or change that one."
+    ko = "{kind} {name}은(는) 이미 있습니다. 다른 이름을 쓰거나 있는 것을 바꿔 주세요."
 
 
 class StillUsed(Conflict):
     code = "still_used"
-    messages: ClassVar[dict[Language, str]] = {
-        "en": "The {kind} {name} has keys that work ({keys}). Revoke them first, or disable it.",
-        "ko": "{kind} {name}에 아직 쓸 수 있는 키가 있습니다({keys}). 먼저 키를 폐기하거나 사용을 중지해 주세요.",
-    }
+    en = "The {kind} {name} has keys that work ({keys}). Revoke them first, or disable it."
+    ko = "{kind} {name}에 아직 쓸 수 있는 키가 있습니다({keys}). 먼저 키를 폐기하거나 사용을 중지해 주세요."
 
 
 class AlreadyRevoked(Conflict):
     code = "already_revoked"
-    messages: ClassVar[dict[Language, str]] = {
-        "en": "The key {name} is revoked already, for good. 'daemun keys create' makes another.",
-        "ko": "키 {name}은(는) 이미 폐기되어 되돌릴 수 없습니다. 'daemun keys create'로 새로 만들어 주세요.",
-    }
+    en = "The key {name} is revoked already, for good. 'daemun keys create' makes another."
+    ko = "키 {name}은(는) 이미 폐기되어 되돌릴 수 없습니다. 'daemun keys create'로 새로 만들어 주세요."
 
 
 Level = TypeVar("Level", bound=Tenant | Project | Key)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
-from gateway.errors import CallError, Language
+from gateway.call_error import CallError, Language
 from gateway.protocol.language import preferred
 
 Scope = MutableMapping[str, Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.errors import Language
+from gateway.call_error import Language
 
 
 def preferred(accept_language: str) -> Language:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from gateway.policy.limits import Tier
 from gateway.policy.tenancy import Values
-from gateway.ports import TenantAdmin
+from gateway.tenant_admin import TenantAdmin
 
 _TIERS: dict[str, JsonValue] = {"enum": [tier.value for tier in Tier]}
 

@@ -9,7 +9,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from gateway.errors import CallError, InvalidField, MalformedJson, MethodNotAllowed, NotFound
+from gateway.call_error import CallError
+from gateway.errors import InvalidField, MalformedJson, MethodNotAllowed, NotFound
 from gateway.protocol.language import preferred
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from math import inf, nan
 
-from gateway.errors import HANDED_BACK, QUEUE_POSITION, CallError, InvalidField, ServerStopping
+from gateway.call_error import CallError
+from gateway.errors import HANDED_BACK, QUEUE_POSITION, InvalidField, ServerStopping
 from gateway.exchange import BodyLimits, Exchange
 from gateway.pipeline import Call, Pipeline
 from gateway.protocol import credential, openai

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from gateway.errors import InvalidField
-from gateway.ledger_query import SEOUL, Group, LedgerQuery, UsageSum
+from gateway.ledger_query import SEOUL, Group, LedgerQuery, UsageStore, UsageSum
 from gateway.pipeline import Pipeline
-from gateway.ports import Clock, UsageStore
+from gateway.ports import Clock
 from gateway.protocol import credential
 
 _DAYS = 30

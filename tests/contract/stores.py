@@ -13,7 +13,8 @@ from gateway.adapters import postgres, sqlite
 from gateway.adapters.postgres_tenants import PostgresDatabase, PostgresTenants
 from gateway.adapters.sql_tenants import SqlTenantAdmin
 from gateway.adapters.sqlite_tenants import SqliteDatabase, SqliteTenants
-from gateway.ports import TenantAdmin, TenantStore
+from gateway.ports import TenantStore
+from gateway.tenant_admin import TenantAdmin
 from tests.fakes import FakeClock
 from tests.postgres_server import PostgresServer
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,45 +15,13 @@ from gateway.adapters import sqlite
 from gateway.adapters.postgres_ledger import PostgresLedger
 from gateway.adapters.schema import StoreUnusable
 from gateway.adapters.sqlite_ledger import SqliteLedger
-from gateway.entry import Entry
 from gateway.ledger_query import SEOUL, Group, LedgerQuery, LedgerStore, RowRefused
+from tests.entries import entry, rows
 from tests.postgres_server import PostgresServer
 
 ALL = LedgerQuery()
+COST = 123_456_789_012_345
 Opening = Callable[[bool], LedgerStore]
-
-
-def entry(number: int, **changes: object) -> Entry:
-    made = Entry(
-        id=f"req_{number}",
-        started_at=1000.0 + number,
-        endpoint="/v1/chat/completions",
-        model="대문",
-        stream=True,
-        tenant="school",
-        project="chatbot",
-        key_id="key_1",
-        replica="r1",
-        status=200,
-        outcome="completed",
-        prompt_tokens=100,
-        completion_tokens=20,
-        cached_tokens=40,
-        queue_s=None,
-        first_byte_s=0.5,
-        duration_s=1.25,
-        tier="paid",
-        reasoning_tokens=5,
-        cost_ukrw=123_456_789_012_345,
-        energy_wh=0.25,
-        estimated=False,
-        continued=1,
-    )
-    return msgspec.structs.replace(made, **changes)
-
-
-def rows(entries: Iterable[Entry]) -> list[tuple[object, ...]]:
-    return [msgspec.structs.astuple(one) for one in entries]
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -83,7 +50,7 @@ def store(opening: Opening) -> LedgerStore:
 
 
 def test_entry_comes_back_as_it_was_written(store: LedgerStore) -> None:
-    one = entry(7)
+    one = entry(7, queue_s=None, cost_ukrw=COST, continued=1)
     other = entry(8, replica=None, queue_s=0.125, first_byte_s=None, error_code="갑자기", estimated=True, stream=False, model="")
     store.write(rows([one, other]))
     assert store.entries(ALL, 9) == [other, one]
@@ -125,18 +92,18 @@ def test_sums_are_exact_by_every_group(store: LedgerStore) -> None:
     store.write(
         rows(
             [
-                entry(1),
-                entry(2, outcome="aborted", model="exaone", key_id="key_2", tier="free"),
+                entry(1, cost_ukrw=COST),
+                entry(2, outcome="aborted", model="exaone", key_id="key_2", tier="free", cost_ukrw=COST),
                 entry(3, outcome="rejected", status=503, prompt_tokens=0, completion_tokens=0, cost_ukrw=0, energy_wh=0.0),
-                entry(4, outcome="failed", tenant="shop", project="search", estimated=True),
+                entry(4, outcome="failed", tenant="shop", project="search", estimated=True, cost_ukrw=COST),
             ]
         )
     )
     (total,) = store.sums(ALL, ())
     assert (total.group, total.calls, total.estimated) == ((), 4, 1)
     assert (total.completed, total.aborted, total.rejected, total.failed) == (1, 1, 1, 1)
-    assert (total.prompt_tokens, total.cached_tokens, total.completion_tokens, total.reasoning_tokens) == (300, 160, 60, 20)
-    assert total.cost_ukrw == 3 * 123_456_789_012_345
+    assert (total.prompt_tokens, total.cached_tokens, total.completion_tokens, total.reasoning_tokens) == (3000, 1600, 600, 200)
+    assert total.cost_ukrw == 3 * COST
     assert total.energy_wh == pytest.approx(0.75)
     assert [(one.group, one.calls) for one in store.sums(ALL, [Group.TENANT, Group.MODEL])] == [
         (("school", "exaone"), 1),
@@ -169,7 +136,7 @@ def test_queries_take_what_they_name(store: LedgerStore) -> None:
     assert found(since=1002.0) == ["req_3", "req_2"], "the first moment is in"
     assert found(until=1002.0) == ["req_1"], "the last is not"
     assert found(tenant="shop") == ["req_2"]
-    assert found(key_id="key_2", tier="free", outcome="aborted", model="m", project="chatbot") == ["req_3"]
+    assert found(key_id="key_2", tier="free", outcome="aborted", model="m", project="homework") == ["req_3"]
     assert found(tenant="shop", tier="free") == []
     assert store.sums(LedgerQuery(tenant="shop"), ())[0].calls == 1
 

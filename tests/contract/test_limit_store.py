@@ -13,7 +13,8 @@ from gateway.adapters.local_limits import LocalGrants
 from gateway.adapters.metered_limits import MeteredLimits
 from gateway.adapters.redis_limits import RedisGrants, WithoutRedis
 from gateway.adapters.system_clock import SystemClock
-from gateway.errors import CallError, InsufficientQuota, PromptOverLimit, RateLimitExceeded
+from gateway.call_error import CallError
+from gateway.errors import InsufficientQuota, PromptOverLimit, RateLimitExceeded
 from gateway.policy.limits import Limits, Scope
 from gateway.ports import Principal
 from gateway.protocol import openai

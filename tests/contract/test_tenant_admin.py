@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from gateway.errors import CallError
+from gateway.call_error import CallError
 from gateway.policy.limits import Limits, Tier
 from gateway.policy.tenancy import AlreadyRevoked, AlreadyThere, InvalidValue, Missing, Project, StillUsed, Tenant
-from gateway.ports import TenantAdmin
+from gateway.tenant_admin import TenantAdmin
 from tests.contract.stores import Store
 
 EVERYTHING = {"tier": "free", "weight": 0.5, "models": ["대문/m"], "fallbacks": ["작은/m"], "limits": {"tokens_per_day": 2**40}}

@@ -11,8 +11,8 @@ import pytest
 
 from gateway.adapters.sqlite import StoreUnusable, store_path
 from gateway.app import create_app
-from gateway.entry import Entry
 from gateway.settings import GatewaySettings, StaticFleet
+from tests.entries import entry
 
 SETTINGS = GatewaySettings(fleets=(StaticFleet(kind="static", urls=("http://127.0.0.1:9",)),))
 
@@ -48,5 +48,5 @@ def _break(database: Path) -> None:
 
 
 def _leave_an_entry(journal: Path) -> None:
-    line = msgspec.json.encode(Entry(id="req_1", started_at=1.0, endpoint="/v1/completions", model="m", stream=False))
+    line = msgspec.json.encode(entry())
     (journal / "77-dead.journal").write_bytes(line + b"\n")

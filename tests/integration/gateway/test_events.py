@@ -22,8 +22,8 @@ from gateway.adapters import event_sender
 from gateway.adapters.event_sender import EventTarget, Refused, Undeliverable, http_post
 from gateway.adapters.journal import Journal, journal_folder
 from gateway.adapters.ledger_mover import Orders, open_ledger
-from gateway.entry import Entry
 from gateway.ledger_query import LedgerQuery
+from tests.entries import entry
 from tests.postgres_server import PostgresServer
 
 ROOT = Path(__file__).parents[3]
@@ -101,7 +101,7 @@ def mover(orders: Orders) -> Iterator[subprocess.Popen[bytes]]:
 def record(state_dir: Path, names: list[str]) -> None:
     with Journal(journal_folder(state_dir)) as journal:
         for name in names:
-            journal.record(Entry(name, time.time(), "/v1/completions", "m", False, "school", outcome="completed"))
+            journal.record(entry(id=name, started_at=time.time()))
 
 
 def until(true: Callable[[], bool], within_s: float = 60) -> None:

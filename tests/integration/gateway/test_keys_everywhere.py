@@ -18,7 +18,7 @@ from gateway.adapters.admin_token import token_path
 from gateway.adapters.schema import StoreUnusable
 from gateway.adapters.system_clock import SystemClock
 from gateway.adapters.tenancy import open_tenancy
-from gateway.ports import TenantAdmin
+from gateway.tenant_admin import TenantAdmin
 from tests.gateway_process import GatewayProcess, gateway_process
 from tests.loopback import LoopbackServer
 from tests.postgres_server import PostgresServer, postgres_server

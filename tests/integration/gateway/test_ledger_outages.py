@@ -18,15 +18,11 @@ import pytest
 from gateway.adapters.journal import Journal, journal_folder
 from gateway.adapters.ledger_mover import Orders, open_ledger
 from gateway.adapters.mover_process import MoverProcess
-from gateway.entry import Entry
 from gateway.ledger_query import LedgerQuery
+from tests.entries import entry
 from tests.postgres_server import PostgresServer, postgres_server
 
 ALL = LedgerQuery()
-
-
-def entry(number: int) -> Entry:
-    return Entry(f"req_{number}", 1.0, "/v1/completions", "m", False, "school", outcome="completed")
 
 
 async def until(true: Callable[[], bool], within_s: float = 60) -> None:

@@ -21,7 +21,7 @@ from gateway.adapters import mover_process, sqlite, sqlite_ledger
 from gateway.adapters.journal import Journal, journal_folder
 from gateway.adapters.ledger_mover import Orders
 from gateway.adapters.mover_process import MoverProcess
-from gateway.entry import Entry
+from tests.entries import entry
 from tests.gateway_process import GatewayProcess, gateway_process
 from tests.integration.gateway.conftest import MODEL
 from tests.integration.gateway.test_gateway import MESSAGES
@@ -210,7 +210,7 @@ async def test_without_a_mover_entries_stay_in_the_journal(
     with caplog.at_level(logging.WARNING):
         async with MoverProcess(journal, Orders(str(tmp_path), journal.owner)):
             with journal:
-                journal.record(Entry("req_1", 1.0, "/v1/completions", "m", False))
+                journal.record(entry())
     assert "cannot be started" in caplog.text
     assert len(list(journal_folder(tmp_path).iterdir())) == 1
 

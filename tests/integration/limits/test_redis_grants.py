@@ -15,7 +15,8 @@ from gateway.adapters.lease_file import LeaseFile
 from gateway.adapters.metered_limits import MeteredLimits
 from gateway.adapters.redis_limits import RedisGrants, WithoutRedis
 from gateway.adapters.system_clock import SystemClock
-from gateway.errors import CallError, LimitsUnavailable, RateLimitExceeded
+from gateway.call_error import CallError
+from gateway.errors import LimitsUnavailable, RateLimitExceeded
 from gateway.policy.limits import Limits
 from gateway.protocol.usage import Usage
 from tests.contract.test_limit_store import OFFSET_MS, principal, request

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemun import cli
+from daemun.context import Context, administer
 from daemun.settings import variables
 from gateway.policy.tenancy import LIMITS
 
@@ -54,6 +55,11 @@ def test_a_key_is_shown_once_and_listed_without_its_secret(run: Run) -> None:
     assert "school" in listed
     assert "daemun-demo" in listed
     assert secret[1] not in listed
+
+
+def test_a_key_for_all_models_is_not_for_one_named_so(run: Run) -> None:
+    assert run("keys", "create", "--model", "all")[0] == 0
+    assert [key.models for key in administer(Context().settings(), lambda admin: admin.keys())] == [None]
 
 
 def test_a_revoked_key_is_listed_as_revoked_and_cannot_be_revoked_twice(run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,7 +13,6 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
-import msgspec
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -27,35 +27,13 @@ from gateway.adapters.sqlite_ledger import SqliteLedger
 from gateway.entry import Entry
 from gateway.ledger_query import SEOUL
 from gateway.settings import EnergySettings, EnergyTable, GatewaySettings
+from tests.entries import entry, rows
 
 MIDNIGHT = datetime(2026, 11, 1, tzinfo=SEOUL).timestamp()
 
 
-def entry(number: int, **changes: object) -> Entry:
-    made = Entry(
-        id=f"req_{number:08}",
-        started_at=MIDNIGHT + 3600 * number,
-        endpoint="/v1/chat/completions",
-        model="exaone",
-        stream=True,
-        tenant="school",
-        project="homework",
-        key_id="key_1",
-        replica="r1",
-        status=200,
-        outcome="completed",
-        prompt_tokens=1000,
-        completion_tokens=200,
-        cached_tokens=400,
-        queue_s=0.01,
-        first_byte_s=0.5,
-        duration_s=1.25,
-        tier="paid",
-        reasoning_tokens=50,
-        cost_ukrw=1_234_567,
-        energy_wh=0.25,
-    )
-    return msgspec.structs.replace(made, **changes)
+def at_hour(hour: int, **changes: object) -> Entry:
+    return entry(hour, **{"started_at": MIDNIGHT + 3600 * hour, "model": "exaone", **changes})
 
 
 @pytest.fixture(autouse=True)
@@ -65,13 +43,13 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteLe
         monkeypatch.delenv(name, raising=False)
     with closing(SqliteLedger(store_path(tmp_path / ".daemun/state"))) as store:
         entries = [
-            entry(1),
-            entry(2, model="solar", outcome="aborted"),
-            entry(3, tenant="shop", project="상담봇", key_id="key_2", tier="free", estimated=True),
-            entry(4, tenant="shop", project="상담봇", outcome="rejected", status=503, replica=None, queue_s=None, cost_ukrw=0),
-            entry(-1),  # in October
+            at_hour(1),
+            at_hour(2, model="solar", outcome="aborted"),
+            at_hour(3, tenant="shop", project="상담봇", key_id="key_2", tier="free", estimated=True),
+            at_hour(4, tenant="shop", project="상담봇", outcome="rejected", status=503, replica=None, queue_s=None, cost_ukrw=0),
+            at_hour(-1),  # in October
         ]
-        store.write([msgspec.structs.astuple(one) for one in entries])
+        store.write(rows(entries))
         yield store
 
 
@@ -130,7 +108,7 @@ def test_csv_has_exact_money() -> None:
 def test_calls_can_be_exported_one_a_line(tmp_path: Path) -> None:
     out(*SINCE, "--calls", "2", "--format", "csv", "--output", "calls.csv")
     newest, other = csv.DictReader(io.StringIO((tmp_path / "calls.csv").read_text(encoding="utf-8")))
-    assert (newest["id"], newest["started_at"]) == ("req_00000004", "2026-11-01T04:00:00.000+09:00")
+    assert (newest["id"], newest["started_at"]) == ("req_4", "2026-11-01T04:00:00.000+09:00")
     assert (newest["replica"], newest["queue_s"], newest["cost_krw"]) == ("", "", "0.000000")
     assert (other["project"], other["estimated"], other["energy_wh_estimate"]) == ("상담봇", "True", "0.25")
 
@@ -172,6 +150,7 @@ def test_statement_is_of_one_tenant_and_month_in_both_languages() -> None:
     text = out("statement", "--tenant", "school", "--month", "2026-11")
     assert "이용 명세서 · Statement of usage" in text
     assert "2026-11-01 00:00 ~ 2026-12-01 00:00 (Asia/Seoul)" in text
+    assert re.search(r"calls +prompt +of it cached +completion +of it reasoned +KRW, net$", text, re.MULTILINE)
     homework, exaone, solar = text.splitlines()[9:12]
     assert homework.strip() == "homework"
     assert exaone.split() == ["exaone", "1", "1,000", "400", "200", "50", "1.234567"]

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from daemun.verify import Snapshot, Used, compare_engines, compare_journal, entries_in, missing_from, used_since
 from gateway.adapters.journal import Journal, journal_folder
 from gateway.adapters.journal_reader import Damage, Harm, quarantine
 from gateway.adapters.sqlite_ledger import SqliteLedger
-from gateway.entry import Entry
 from gateway.protocol.vllm_metrics import Counted, counted
+from tests.entries import entry, rows
 
 PAGE = b"""
 # HELP vllm:prompt_tokens_total Number of prefill tokens processed.
@@ -26,13 +25,6 @@ vllm:generation_tokens_total{engine="0",model_name="m"} 4.5e+01
 vllm:generation_tokens_created{engine="0",model_name="m"} 1.7e+09
 process_start_time_seconds 1.7638e+09
 """
-
-
-def entry(name: str, **changes: object) -> Entry:
-    made = Entry(
-        name, 100.0, "/v1/completions", "m", False, "school", replica="r", outcome="completed", prompt_tokens=10, duration_s=1.0
-    )
-    return msgspec.structs.replace(made, **changes)
 
 
 @pytest.fixture
@@ -47,17 +39,17 @@ def differing(tmp_path: Path, store: SqliteLedger, now: float) -> list[str]:
 
 def test_entries_that_wait_are_found_also_in_a_file_that_is_written_to(tmp_path: Path, store: SqliteLedger) -> None:
     with Journal(journal_folder(tmp_path)) as journal:
-        journal.record(entry("req_1"))
+        journal.record(entry(1))
         journal.rotate()
-        journal.record(entry("req_2"))
-        journal.record(entry("req_3"))
-        store.write([msgspec.structs.astuple(entry("req_2"))])
+        journal.record(entry(2))
+        journal.record(entry(3))
+        store.write(rows([entry(2)]))
         found = entries_in(journal_folder(tmp_path))
         assert [one.id for one in found] == ["req_1", "req_2", "req_3"]
         assert [one.id for one in missing_from(store, found)] == ["req_1", "req_3"]
-        assert differing(tmp_path, store, now=150.0) == []
-        (said,) = differing(tmp_path, store, now=162.0)
-        assert said.startswith("2 entries are not in the database yet, the oldest since 1970-01-01 09:01:41")
+        assert differing(tmp_path, store, now=1052.0) == []
+        (said,) = differing(tmp_path, store, now=1063.5)
+        assert said.startswith("2 entries are not in the database yet, the oldest since 1970-01-01 09:16:42")
 
 
 def test_damaged_lines_differ_if_something_of_them_is_lost(tmp_path: Path, store: SqliteLedger) -> None:
@@ -127,13 +119,13 @@ def test_what_cannot_be_compared_is_said() -> None:
 
 def test_ledger_counts_by_replica_what_came_since_then_the_journal_included(store: SqliteLedger) -> None:
     written = [
-        entry("req_1"),
-        entry("req_2", started_at=99.0),
-        entry("req_3", outcome="aborted", completion_tokens=7),
-        entry("req_4", continued=1),
-        entry("req_5", replica=None, outcome="rejected", prompt_tokens=0),
+        entry(1),
+        entry(2, started_at=999.0),
+        entry(3, outcome="aborted", completion_tokens=7),
+        entry(4, continued=1),
+        entry(5, replica=None, outcome="rejected", prompt_tokens=0),
     ]
-    store.write([msgspec.structs.astuple(one) for one in written])
-    used = used_since(store, [entry("req_6", completion_tokens=5), entry("req_7", started_at=1.0)], 100.0)
-    assert used["r"] == Used(calls=4, inexact=2, prompt_tokens=40, completion_tokens=12)
+    store.write(rows(written))
+    used = used_since(store, [entry(6, completion_tokens=5), entry(7, started_at=1.0)], 1000.0)
+    assert used["r1"] == Used(calls=4, inexact=2, prompt_tokens=4000, completion_tokens=412)
     assert used[""].calls == 1

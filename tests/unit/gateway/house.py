@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from gateway.adapters.asyncio_gate import AsyncioGate
 from gateway.app import assemble
 from gateway.entry import Entry
-from gateway.ledger_query import Group, LedgerQuery, UsageSum
+from gateway.ledger_query import Group, LedgerQuery, UsageStore, UsageSum
 from gateway.policy.admission import Ask, Capacity, Rules
 from gateway.policy.limits import Tier
-from gateway.ports import Ports, Principal, Replica, UsageStore
+from gateway.ports import Ports, Principal, Replica
 from gateway.settings import GatewaySettings
 from tests.fakes import FakeClient, FakeFleet, FakeLedger, FakeLimits, FakeTenants, FakeUpstream, LoopClock, Script
 

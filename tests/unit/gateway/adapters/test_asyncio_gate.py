@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.adapters.asyncio_gate import AsyncioGate
-from gateway.errors import CallError, QueueTimeout, ServerOverloaded
+from gateway.call_error import CallError
+from gateway.errors import QueueTimeout, ServerOverloaded
 from gateway.policy.admission import Ask, Capacity, Rules
 from gateway.policy.limits import Tier
 from tests.fakes import LoopClock, VirtualLoop

@@ -12,32 +12,10 @@ import pytest
 
 from gateway.adapters.event_sender import EventSender, EventTarget, Refused, Undeliverable, body
 from gateway.adapters.sqlite_ledger import SqliteLedger
-from gateway.entry import Entry
+from tests.entries import entry, rows
 
 OPENMETER = EventTarget("http://openmeter/api/v1/events", source="대문")
 LAGO = EventTarget("http://lago/api/v1/events/batch", "lago")
-
-
-def entry(number: int) -> Entry:
-    return Entry(
-        id=f"req_{number}",
-        started_at=1763800000.25,
-        endpoint="/v1/chat/completions",
-        model="exaone",
-        stream=True,
-        tenant="school",
-        project="homework",
-        key_id="key_1",
-        status=200,
-        outcome="completed",
-        prompt_tokens=10,
-        completion_tokens=5,
-        cached_tokens=4,
-        reasoning_tokens=2,
-        cost_ukrw=1_500_000,
-        energy_wh=0.5,
-        tier="paid",
-    )
 
 
 class FakeEndpoint:
@@ -74,7 +52,7 @@ def sender(store: SqliteLedger, endpoint: FakeEndpoint) -> EventSender:
 
 
 def write(store: SqliteLedger, *numbers: int) -> None:
-    store.write([msgspec.structs.astuple(entry(number)) for number in numbers])
+    store.write(rows(map(entry, numbers)))
 
 
 NOW = 1763800010.0
@@ -137,7 +115,7 @@ def test_sender_that_is_killed_before_it_knows_leaves_the_event_for_the_next(sto
 
 
 def test_cloud_events_are_as_the_specification_and_openmeter_want_them() -> None:
-    content, content_type = body([entry(1)], OPENMETER)
+    content, content_type = body([entry(1, started_at=1763800000.25)], OPENMETER)
     assert content_type == "application/cloudevents-batch+json"
     (event,) = msgspec.json.decode(content)
     data: dict[str, Any] = event.pop("data")
@@ -150,16 +128,16 @@ def test_cloud_events_are_as_the_specification_and_openmeter_want_them() -> None
         "time": "2025-11-22T08:26:40.250Z",
         "datacontenttype": "application/json",
     }
-    assert (data["model"], data["project"], data["tier"], data["outcome"]) == ("exaone", "homework", "paid", "completed")
+    assert (data["model"], data["project"], data["tier"], data["outcome"]) == ("대문", "homework", "paid", "completed")
     counts = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "total_tokens")
-    assert [data[name] for name in counts] == [10, 4, 5, 2, 15]
-    assert (data["cost_krw"], data["energy_wh_estimate"], data["estimated"]) == ("1.500000", 0.5, False)
+    assert [data[name] for name in counts] == [1000, 400, 200, 50, 1200]
+    assert (data["cost_krw"], data["energy_wh_estimate"], data["estimated"]) == ("1.234567", 0.25, False)
 
 
 def test_lagos_events_are_as_lago_wants_them() -> None:
-    content, content_type = body([entry(1)], LAGO)
+    content, content_type = body([entry(1, started_at=1763800000.25)], LAGO)
     assert content_type == "application/json"
     (event,) = msgspec.json.decode(content)["events"]
     assert (event["transaction_id"], event["external_subscription_id"], event["code"]) == ("req_1", "school", "daemun_call")
     assert event["timestamp"] == "1763800000.250"
-    assert event["properties"]["completion_tokens"] == 5
+    assert event["properties"]["completion_tokens"] == 200

@@ -12,12 +12,7 @@ from hypothesis import strategies as st
 from gateway.adapters.journal_line import mend, seal, unseal
 from gateway.adapters.journal_reader import Damage, Harm, Reading, quarantine, quarantined, read
 from gateway.entry import Entry
-
-
-def entry(number: int) -> Entry:
-    return Entry(
-        f"req_{number}", 1763800000.0 + number, "/v1/completions", "대문", number % 2 == 0, "학교", "p", "key_1", "r", 200
-    )
+from tests.entries import entry, rows
 
 
 def line(number: int) -> bytes:
@@ -35,7 +30,7 @@ ALL = ["req_0", "req_1", "req_2"]
 
 def test_what_was_written_is_read() -> None:
     reading = read(WHOLE)
-    assert reading.rows == [msgspec.structs.astuple(entry(number)) for number in range(3)]
+    assert reading.rows == rows(map(entry, range(3)))
     assert reading.damages == []
 
 
@@ -45,7 +40,7 @@ def test_any_single_flipped_bit_loses_nothing_and_is_never_silent() -> None:
         flipped[at // 8] ^= 1 << at % 8
         reading = read(bytes(flipped))
         assert sorted(names(reading)) == ALL, at
-        assert [msgspec.structs.astuple(entry(int(name[4:]))) for name in names(reading)] == reading.rows, at
+        assert rows(entry(int(name[4:])) for name in names(reading)) == reading.rows, at
         assert reading.damages, at
 
 
@@ -99,13 +94,13 @@ def test_lines_of_version_1_are_read_beside_others() -> None:
     old = b'["req_8",1.0,"/v1/completions","m",true,"anna"]\n' + msgspec.json.encode(entry(9)) + b"\n"
     reading = read(old + WHOLE + bytes(99))
     assert names(reading) == ["req_8", "req_9", *ALL]
-    assert reading.rows[0] == msgspec.structs.astuple(Entry("req_8", 1.0, "/v1/completions", "m", True, "anna"))
+    assert reading.rows[:1] == rows([Entry("req_8", 1.0, "/v1/completions", "m", True, "anna")])
     assert reading.damages == []
 
 
 def test_entries_of_a_newer_version_are_read_as_far_as_they_are_known() -> None:
     newer = seal(msgspec.json.encode([*msgspec.structs.astuple(entry(0)), "something", 7]))
-    assert read(newer).rows == [msgspec.structs.astuple(entry(0))]
+    assert read(newer).rows == rows([entry(0)])
 
 
 @pytest.mark.parametrize(
@@ -130,7 +125,7 @@ def test_line_that_is_no_entry_is_put_aside(bad: bytes) -> None:
 
 def test_model_named_like_a_line_is_not_taken_for_one() -> None:
     """Its client chose that name; a bit flipped elsewhere in the line makes the reader look for lines inside of it."""
-    named = msgspec.structs.replace(entry(1), model=seal(b'["req_forged",1.0,"/","m",true]').decode().strip())
+    named = entry(1, model=seal(b'["req_forged",1.0,"/","m",true]').decode().strip())
     forged = bytearray(seal(msgspec.json.encode(named)))
     forged[3] ^= 1
     assert names(read(bytes(forged))) == ["req_1"]

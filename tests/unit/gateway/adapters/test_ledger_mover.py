@@ -18,14 +18,11 @@ from gateway.adapters.schema import StoreUnusable
 from gateway.adapters.sqlite_ledger import SqliteLedger
 from gateway.entry import Entry
 from gateway.ledger_query import LedgerQuery, Rest, Row, RowRefused
+from tests.entries import entry, rows
 
 
-def entry(name: str) -> Entry:
-    return Entry(id=name, started_at=1.0, endpoint="/v1/completions", model="모델", stream=False, outcome="completed")
-
-
-def line(name: str) -> bytes:
-    return seal(msgspec.json.encode(entry(name)))
+def line(number: int) -> bytes:
+    return seal(msgspec.json.encode(entry(number)))
 
 
 class FakeLedger(SqliteLedger):
@@ -59,11 +56,11 @@ def mover(tmp_path: Path, store: FakeLedger) -> Mover:
 
 def test_moved_entries_are_in_the_store_and_no_longer_in_the_folder(tmp_path: Path, store: FakeLedger, mover: Mover) -> None:
     with Journal(tmp_path) as journal:
-        journal.record(entry("req_1"))
+        journal.record(entry(1))
         journal.rotate()
         mover.move()
-        assert store.taken == {"req_1": entry("req_1")}
-        journal.record(entry("req_2"))
+        assert store.taken == {"req_1": entry(1)}
+        journal.record(entry(2))
     mover.move()
     assert list(store.taken) == ["req_1", "req_2"]
     assert list(tmp_path.iterdir()) == []
@@ -72,11 +69,11 @@ def test_moved_entries_are_in_the_store_and_no_longer_in_the_folder(tmp_path: Pa
 def test_journal_that_somebody_writes_is_left_alone(tmp_path: Path, store: FakeLedger, mover: Mover) -> None:
     """Several gateways may share the folder."""
     with Journal(tmp_path) as journal:
-        journal.record(entry("req_1"))
+        journal.record(entry(1))
         mover.move()
         mover.move(ended="77-another")
         assert store.tries == 0
-        journal.record(entry("req_2"))
+        journal.record(entry(2))
     mover.move(ended=journal.owner)
     assert list(store.taken) == ["req_1", "req_2"]
 
@@ -92,8 +89,8 @@ def test_entries_wait_while_the_store_fails_and_arrive_later(
     tmp_path: Path, store: FakeLedger, mover: Mover, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.fails_with = StoreUnusable("not now")
-    (tmp_path / "77-dead-1.journal").write_bytes(line("req_1"))
-    (tmp_path / "77-dead-2.journal").write_bytes(line("req_2"))
+    (tmp_path / "77-dead-1.journal").write_bytes(line(1))
+    (tmp_path / "77-dead-2.journal").write_bytes(line(2))
     for tries in (1, 2, 3):
         mover.move()
         assert mover.is_held_up
@@ -109,11 +106,10 @@ def test_entries_wait_while_the_store_fails_and_arrive_later(
 def test_entry_that_the_store_refuses_holds_up_no_other_and_is_put_aside(
     tmp_path: Path, store: FakeLedger, mover: Mover, caplog: pytest.LogCaptureFixture
 ) -> None:
-    names = [f"req_{number}" for number in range(10)]
     store.refuses = {"req_3", "req_8"}
-    (tmp_path / "77-dead-1.journal").write_bytes(b"".join(map(line, names)))
+    (tmp_path / "77-dead-1.journal").write_bytes(b"".join(map(line, range(10))))
     mover.move()
-    assert list(store.taken) == [name for name in names if name not in store.refuses]
+    assert list(store.taken) == [f"req_{number}" for number in range(10) if number not in (3, 8)]
     assert [(harm, msgspec.json.decode(kept)[0]) for _, harm, kept in quarantined(tmp_path / "damaged")] == [
         (Harm.REFUSED, "req_3"),
         (Harm.REFUSED, "req_8"),
@@ -125,7 +121,7 @@ def test_file_that_cannot_be_read_keeps_no_other_from_being_moved(
     tmp_path: Path, store: FakeLedger, mover: Mover, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "1-folder.journal").mkdir()
-    (tmp_path / "77-dead-1.journal").write_bytes(line("req_1"))
+    (tmp_path / "77-dead-1.journal").write_bytes(line(1))
     mover.move()
     assert list(store.taken) == ["req_1"]
     assert "1-folder.journal" in caplog.text
@@ -134,13 +130,13 @@ def test_file_that_cannot_be_read_keeps_no_other_from_being_moved(
 def test_damage_is_counted_said_and_put_aside_and_the_others_are_kept(
     tmp_path: Path, store: FakeLedger, mover: Mover, caplog: pytest.LogCaptureFixture
 ) -> None:
-    flipped = line("req_2").replace(b"req_2", b"req_3")
-    (tmp_path / "77-dead-1.journal").write_bytes(line("req_1") + flipped + b"nonsense\n" + line("req_4") + line("req_5")[:40])
+    flipped = line(2).replace(b"req_2", b"req_3")
+    (tmp_path / "77-dead-1.journal").write_bytes(line(1) + flipped + b"nonsense\n" + line(4) + line(5)[:40])
     mover.move()
     assert list(store.taken) == ["req_1", "req_2", "req_4"]
     assert mover.damaged == {Harm.MENDED: 1, Harm.UNREADABLE: 1, Harm.TORN: 1}
     assert "1 mended, 1 unreadable, 1 torn" in caplog.text
-    assert [kept for _, _, kept in quarantined(tmp_path / "damaged")] == [flipped.strip(), b"nonsense", line("req_5")[:40]]
+    assert [kept for _, _, kept in quarantined(tmp_path / "damaged")] == [flipped.strip(), b"nonsense", line(5)[:40]]
     assert [path.name for path in tmp_path.iterdir()] == ["damaged"]
 
 
@@ -149,7 +145,7 @@ def test_damage_that_cannot_be_put_aside_keeps_its_file(
 ) -> None:
     (tmp_path / "damaged").write_text("in the way")
     file = tmp_path / "77-dead-1.journal"
-    file.write_bytes(line("req_1") + b"nonsense\n")
+    file.write_bytes(line(1) + b"nonsense\n")
     mover.move()
     assert list(store.taken) == ["req_1"]
     assert file.exists()
@@ -160,7 +156,7 @@ def test_journal_moved_twice_is_in_the_database_once(tmp_path: Path) -> None:
     """As if the process had died between the writing and the deleting."""
     with closing(SqliteLedger(tmp_path / "store.sqlite3", with_events=True)) as store:
         for _ in range(2):
-            (tmp_path / "77-dead-1.journal").write_bytes(line("req_1"))
+            (tmp_path / "77-dead-1.journal").write_bytes(line(1))
             Mover(tmp_path, store).move()
         assert [found.id for found in store.entries(LedgerQuery(), 9)] == ["req_1"]
         assert store.count_events() == 1
@@ -169,7 +165,7 @@ def test_journal_moved_twice_is_in_the_database_once(tmp_path: Path) -> None:
 def test_rows_are_written_with_rests_between_them(tmp_path: Path) -> None:
     rested: list[int] = []
     with closing(SqliteLedger(tmp_path / "store.sqlite3")) as store:
-        store.write([msgspec.structs.astuple(entry(f"req_{number}")) for number in range(250)], lambda: rested.append(1))
+        store.write(rows(map(entry, range(250))), lambda: rested.append(1))
         assert len(rested) >= 2
         assert len(store.entries(LedgerQuery(), 1000)) == 250
 

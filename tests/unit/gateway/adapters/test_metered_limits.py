@@ -17,8 +17,7 @@ from gateway.adapters.ledger_sums import StoreSums
 from gateway.adapters.local_limits import LocalGrants
 from gateway.adapters.metered_limits import MeteredLimits, reset_text
 from gateway.adapters.sqlite_ledger import SqliteLedger
-from gateway.entry import Entry
-from gateway.errors import CallError
+from gateway.call_error import CallError
 from gateway.ledger_query import Group, LedgerQuery, UsageSum
 from gateway.policy.limits import Limits
 from gateway.policy.meter import Kind, Meter
@@ -26,6 +25,7 @@ from gateway.policy.window import phase_of
 from gateway.ports import Principal
 from gateway.protocol.usage import Usage
 from tests.contract.test_limit_store import OFFSET_MS, principal, request
+from tests.entries import entry, rows
 from tests.fakes import FakeClock
 
 SCOPE = "tenant:가게"
@@ -166,12 +166,12 @@ class AskedAtOnce:
 def fill(ledger: SqliteLedger, clock: FakeClock) -> None:
     """Three calls of today, one that was refused, and one of long ago."""
     entries = [
-        Entry(str(number), at, "/v1/chat/completions", "m", False, "가게", "상담", "k", replica, 200, "completed", None, 1000)
+        entry(number, started_at=at, tenant="가게", project="상담", key_id="k", replica=replica, completion_tokens=0)
         for number, (at, replica) in enumerate(
             [(clock.time(), "a")] * 3 + [(clock.time(), None), (clock.time() - 40 * 86_400, "a")]
         )
     ]
-    ledger.write([tuple(getattr(entry, name) for name in Entry.__struct_fields__) for entry in entries])
+    ledger.write(rows(entries))
 
 
 async def test_file_of_a_process_that_still_runs_is_left_alone(clock: FakeClock, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
-from gateway.errors import CallError
+from gateway.call_error import CallError
 from gateway.protocol.endpoint import ENDPOINTS
 from gateway.protocol.fields import HEADS, OPERATOR_ONLY
 from gateway.protocol.openai import read

@@ -14,6 +14,7 @@ from gateway.adapters.sqlite_ledger import SqliteLedger
 from gateway.entry import Entry
 from gateway.errors import UsageUnavailable
 from gateway.ledger_query import Group, LedgerQuery, UsageSum
+from tests.entries import entry, rows
 from tests.fakes import Script
 from tests.unit.gateway.house import House
 
@@ -37,25 +38,8 @@ class FakeUsage:
             return ledger.sums(query, groups)
 
 
-def entry(number: int, **changes: object) -> Entry:
-    made = Entry(
-        f"req_{number}",
-        NOW - number * DAY_S,
-        "/v1/completions",
-        "m",
-        False,
-        "anna",
-        "chatbot",
-        "key_anna",
-        outcome="completed",
-        prompt_tokens=10,
-        completion_tokens=5,
-        cached_tokens=4,
-        reasoning_tokens=2,
-        cost_ukrw=1_500_000,
-        energy_wh=0.5,
-    )
-    return msgspec.structs.replace(made, **changes)
+def days_ago(days: int, **changes: object) -> Entry:
+    return entry(days, **{"started_at": NOW - days * DAY_S, "tenant": "anna", "key_id": "key_anna", "model": "m", **changes})
 
 
 @pytest.fixture
@@ -63,13 +47,13 @@ def usage(tmp_path: Path) -> FakeUsage:
     path = tmp_path / "store.sqlite3"
     with closing(SqliteLedger(path)) as ledger:
         entries = [
-            entry(1),
-            entry(2, model="other", outcome="aborted", estimated=True),
-            entry(3, key_id="key_bora", tenant="bora"),
-            entry(4, key_id="key_bora2"),
-            entry(40),
+            days_ago(1),
+            days_ago(2, model="other", outcome="aborted", estimated=True),
+            days_ago(3, key_id="key_bora", tenant="bora"),
+            days_ago(4, key_id="key_bora2"),
+            days_ago(40),
         ]
-        ledger.write([msgspec.structs.astuple(one) for one in entries])
+        ledger.write(rows(entries))
     return FakeUsage(path)
 
 
@@ -95,8 +79,13 @@ async def test_key_sees_its_own_calls_of_the_last_30_days(ask: Asking) -> None:
     told = await ask()
     (one,) = told["data"]
     assert (one["calls"], one["completed"], one["aborted"], one["estimated_calls"]) == (2, 1, 1, 1)
-    assert (one["prompt_tokens"], one["cached_tokens"], one["completion_tokens"], one["reasoning_tokens"]) == (20, 8, 10, 4)
-    assert (one["cost_krw"], one["energy_wh_estimate"]) == (3.0, 1.0)
+    assert (one["prompt_tokens"], one["cached_tokens"], one["completion_tokens"], one["reasoning_tokens"]) == (
+        2000,
+        800,
+        400,
+        100,
+    )
+    assert (one["cost_krw"], one["energy_wh_estimate"]) == (2.469134, 0.5)
     assert (one["day"], one["model"]) == (None, None)
     assert told["until"].endswith("+09:00")
 
