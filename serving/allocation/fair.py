@@ -23,14 +23,14 @@ _MOST_ROUNDS = 100  # two or three are the rule
 
 
 class Fair:
-    """Places the rights that are `missing`; `touched` are the models of which anything was begun, displaced or not possible."""
+    """Places the rights that are `missing`; `touched` are the models of which not all is on its own kind."""
 
     def __init__(self, books: Books, missing: Mapping[Right, int]) -> None:
         self._books = books
         self._queue: list[_Entry] = []
         self._failed: list[_Entry] = []
         self._in_vain: set[tuple[Grade, str, str]] = set()
-        self.touched = {model for _, model, _, _ in missing}
+        self.touched: set[str] = set()
         for (team, model, kind, grade), count in missing.items():
             self._queue += [(grade, -self._size(model, kind), model, team, kind)] * count
         heapify(self._queue)
@@ -59,8 +59,11 @@ class Fair:
         if place is None:
             self._in_vain.add((grade, model, kind))
             self._failed.append(entry)
+            self.touched.add(model)
             return
         shape, cells = place
+        if shape.kind != kind:
+            self.touched.add(model)
         gone = len(self._books.dismissed)
         live = self._books.start(model, team, shape, cells, grade if shape.kind == kind else Grade.SPARE)
         live.due = (grade, kind)
