@@ -30,7 +30,7 @@ class Fair:
         self._queue: list[_Entry] = []
         self._failed: list[_Entry] = []
         self._in_vain: set[tuple[Grade, str, str]] = set()
-        self.touched: set[str] = set()
+        self.touched = {model for _, model, _, _ in missing if any(map(_is_elsewhere, books.standing(model)))}
         for (team, model, kind, grade), count in missing.items():
             self._queue += [(grade, -self._size(model, kind), model, team, kind)] * count
         heapify(self._queue)
@@ -62,11 +62,11 @@ class Fair:
             self.touched.add(model)
             return
         shape, cells = place
-        if shape.kind != kind:
-            self.touched.add(model)
         gone = len(self._books.dismissed)
         live = self._books.start(model, team, shape, cells, grade if shape.kind == kind else Grade.SPARE)
         live.due = (grade, kind)
+        if _is_elsewhere(live):
+            self.touched.add(model)
         for other, _ in self._books.dismissed[gone:]:
             self._displaced(other)
 
@@ -88,6 +88,11 @@ class Fair:
             or self._books.search(others, ANYWHERE, FREE_NOW)
             or self._books.search(own, ANYWHERE, grade, _ONCE_DRAINED - 1)
         )
+
+
+def _is_elsewhere(live: Live) -> bool:
+    """On another kind of GPU than its team is entitled to."""
+    return live.due is not None and live.due[1] != live.shape.kind
 
 
 def place_rights(books: Books, rights: Mapping[Right, int], missing: Mapping[Right, int]) -> None:
