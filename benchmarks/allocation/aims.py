@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.gateway.aims import Verdict
+from benchmarks.aims import Verdict
 
 _BOUNDS = (  # what is measured, its bound; the worst of the rounds counts
     ("seconds_from_nothing", 1.0),
