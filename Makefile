@@ -3,7 +3,7 @@
 DEVICE ?= cpu
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz kill-ledger check bench-gateway bench-overload demo-eval demo-train lock clean
+.PHONY: help run test fuzz kill-ledger check bench-gateway bench-overload bench-allocation demo-eval demo-train lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -48,6 +48,10 @@ bench-overload: ## overload, noisy neighbours and a launch day in virtual time; 
 	@scripts/debian-packages bench-gateway
 	@scripts/peers
 	@failed=0; .venv/bin/python -m benchmarks.overload || failed=1; .venv/bin/python -m benchmarks.overload.http $(ARGS) || failed=1; exit $$failed
+
+bench-allocation: ## plans for a national fleet of 10,000 GPUs: times, stability, reservations; half a minute
+	@scripts/setup dev-$(DEVICE)
+	@exec .venv/bin/python -m benchmarks.allocation $(ARGS)
 
 demo-eval: ## ask the real server the demo model's questions, trained and held out
 	@scripts/setup serving-$(DEVICE)
