@@ -6,11 +6,14 @@ import math
 from bisect import bisect_left
 
 from gateway.policy.drain import Drain
-from gateway.policy.fair_queue import Call, FairQueue, Line
+from gateway.policy.fair_queue import SLACK_CALLS, Call, FairQueue, Line
 from gateway.policy.holding import BATCH, KV_USED, Holding
 from gateway.policy.promise import BOOKED, Promises
 
 _GUESSES = 8  # at when a call's turn will be, each later than the one before
+_PASSED = 1.5  # times what a tenant's fair share takes: callers who come when told pass those who wait
+_AHEAD_CALLS = SLACK_CALLS // 2  # that a tenant may be promised beyond its fair share at any time
+_CHECKS = 16  # of the times that a tenant's callers were told
 _LEAST_BATCH = 0.02  # of the rate, for telling batch calls anything at all
 
 
@@ -56,7 +59,7 @@ class Outlook:
         for _ in range(_GUESSES):
             own = line.backlog + line.promised_before(now + before_s) * kept
             ahead = queue.backlog + queue.promised_before(now + before_s) * kept
-            wait_s = self._turn_s(queue, line, own, ahead, rate, now)
+            wait_s = self._turn_s(queue, line, own, ahead, rate, now, _PASSED if queue.dues else 1.0)
             if wait_s > most_s:
                 return False
             if wait_s <= before_s:
@@ -83,8 +86,9 @@ class Outlook:
         return (queue.backlog + queue.promised * self._promises[tier].kept_share) / rate if rate else 0.0
 
     def promised_s(self, tier: int, line: Line, cost: float, now: float) -> float | None:
-        """The first time behind all who wait that is not promised to anybody; but a tenant that others have pushed back to more
-        than twice what its fair share takes gets that, promised or not. None: not known.
+        """The first time behind all who wait that is not promised to anybody, later for a tenant that is ahead of the others; but
+        one that others have pushed back to more than twice what its fair share takes gets that, promised or not. None: not
+        known.
         """
         queue, promises, rate = self._queues[tier], self._promises[tier], self.rate(tier, now)
         if not rate:
@@ -93,18 +97,51 @@ class Outlook:
         own = line.backlog + line.promised * promises.kept_share + queue.debt(line)
         fair_s = self._fair(queue, line, own) / (rate * BOOKED)
         free_s = float(promises.free_s(earliest_s, cost, rate, now))
+        paced_s = self._paced_s(tier, line, cost, free_s, rate, now)
+        if paced_s > free_s:
+            free_s = float(promises.free_s(paced_s, cost, rate, now))
         return free_s if free_s < 2.0 * fair_s else max(earliest_s, fair_s)
 
-    def _turn_s(self, queue: FairQueue, line: Line, own: float, ahead: float, rate: float, now: float) -> float:
+    def _paced_s(self, tier: int, line: Line, cost: float, told_s: float, rate: float, now: float) -> float:
+        """The first time from `told_s` on at which one more call does not put the line so far ahead of the others that they go
+        first: neither then nor when its own callers come who were told before. Not twice as late, since rates are estimates.
+        """
+        queue, kept = self._queues[tier], self._promises[tier].kept_share
+        if not queue.others(line):
+            return told_s
+        share = line.weight / queue.weights(line)
+        spare = _AHEAD_CALLS * self._holding.typical_cost - line.backlog - queue.debt(line) - cost
+        each = line.promised * kept / max(1, len(line.dues))
+        first, last = bisect_left(line.dues, now + told_s), len(line.dues)
+        least_s = told_s
+        for at in range(last - 1, first - 1, -max(1, (last - first) // _CHECKS)):
+            due_s = line.dues[at] - now
+            if each * (at + 1) - spare > share * self._served(tier, due_s, rate, now):
+                least_s, first = due_s, at + 1
+                break
+        own = each * first - spare
+        if own > share * self._served(tier, least_s, rate, now):
+            least_s = min(max(least_s, own / (share * rate)), 2.0 * least_s)
+        return least_s
+
+    def _served(self, tier: int, within_s: float, rate: float, now: float) -> float:
+        """The tier's cost until then."""
+        queue = self._queues[tier]
+        booked = queue.backlog + queue.promised_before(now + within_s) * self._promises[tier].kept_share
+        return max(within_s * rate, booked)
+
+    def _turn_s(
+        self, queue: FairQueue, line: Line, own: float, ahead: float, rate: float, now: float, passed: float = 1.0
+    ) -> float:
         """Until a call starts that so much of its own tenant's cost is before, and of all of its tier's if no others come.
 
-        Not longer than the tenant's fair share takes, which nobody can take away. Below that, as if tenants with less waiting
-        went on as they do.
+        Not longer than the tenant's fair share takes, which nobody can take away (`passed`: so many times that). Below that, as
+        if tenants with less waiting went on as they do.
         """
         own += queue.debt(line)
         rest = rate - queue.usage.per_s(now) + line.usage.per_s(now)
         flow = own * rate / rest if rest > 0.0 else math.inf if own else 0.0
-        return (min(self._fair(queue, line, own), max(ahead, flow)) + self._holding.typical_cost) / rate
+        return (min(passed * self._fair(queue, line, own), max(ahead, flow)) + self._holding.typical_cost) / rate
 
     def _fair(self, queue: FairQueue, line: Line, own: float) -> float:
         """Cost of the tier that is served before a call with so much of its own tenant's before it: while that is, the others
