@@ -53,16 +53,17 @@ class Outlook:
         queue, line, rate = self._queues[call.tier], call.line, self.rate(call.tier, now)
         if not rate:
             return True
+        left = self._left(queue, line, rate, now)
         if returned:
-            return self._turn_s(queue, line, line.returned, queue.returned, rate, now) <= most_s
-        kept, before_s = self._promises[call.tier].kept_share, 0.0
+            return self._turn_s(queue, line, line.returned, queue.returned, rate, left) <= most_s
+        kept, before_s, passed = self._promises[call.tier].kept_share, 0.0, _PASSED if queue.dues else 1.0
         for _ in range(_GUESSES):
             own = line.backlog + line.promised_before(now + before_s) * kept
             ahead = queue.backlog + queue.promised_before(now + before_s) * kept
-            wait_s = self._turn_s(queue, line, own, ahead, rate, now, _PASSED if queue.dues else 1.0)
+            wait_s = self._turn_s(queue, line, own, ahead, rate, left, passed)
             if wait_s > most_s:
                 return False
-            if wait_s <= before_s:
+            if wait_s <= before_s or not queue.dues:
                 return True
             before_s = wait_s
         return False
@@ -72,8 +73,9 @@ class Outlook:
         queue, line, rate = self._queues[call.tier], call.line, self.rate(call.tier, now)
         if not rate:
             return None
+        left = self._left(queue, line, rate, now)
         own = line.backlog / len(line.numbers) * bisect_left(line.numbers, call.number)
-        return self._turn_s(queue, line, own, queue.backlog / queue.waiting * queue.ahead(call), rate, now)
+        return self._turn_s(queue, line, own, queue.backlog / queue.waiting * queue.ahead(call), rate, left)
 
     def place_s(self, tier: int, now: float) -> float:
         """Between two starts of this tier while some of it wait."""
@@ -93,7 +95,7 @@ class Outlook:
         queue, promises, rate = self._queues[tier], self._promises[tier], self.rate(tier, now)
         if not rate:
             return None
-        earliest_s = self._turn_s(queue, line, line.backlog, queue.backlog, rate, now)
+        earliest_s = self._turn_s(queue, line, line.backlog, queue.backlog, rate, self._left(queue, line, rate, now))
         own = line.backlog + line.promised * promises.kept_share + queue.debt(line)
         fair_s = self._fair(queue, line, own) / (rate * BOOKED)
         free_s = float(promises.free_s(earliest_s, cost, rate, now))
@@ -131,7 +133,7 @@ class Outlook:
         return max(within_s * rate, booked)
 
     def _turn_s(
-        self, queue: FairQueue, line: Line, own: float, ahead: float, rate: float, now: float, passed: float = 1.0
+        self, queue: FairQueue, line: Line, own: float, ahead: float, rate: float, left: float, passed: float = 1.0
     ) -> float:
         """Until a call starts that so much of its own tenant's cost is before, and of all of its tier's if no others come.
 
@@ -139,9 +141,12 @@ class Outlook:
         if tenants with less waiting went on as they do.
         """
         own += queue.debt(line)
-        rest = rate - queue.usage.per_s(now) + line.usage.per_s(now)
-        flow = own * rate / rest if rest > 0.0 else math.inf if own else 0.0
+        flow = own * rate / left if left > 0.0 else math.inf if own else 0.0
         return (min(passed * self._fair(queue, line, own), max(ahead, flow)) + self._holding.typical_cost) / rate
+
+    def _left(self, queue: FairQueue, line: Line, rate: float, now: float) -> float:
+        """Of the rate, what the tier's other tenants do not use."""
+        return rate - queue.usage.per_s(now) + line.usage.per_s(now)
 
     def _fair(self, queue: FairQueue, line: Line, own: float) -> float:
         """Cost of the tier that is served before a call with so much of its own tenant's before it: while that is, the others
