@@ -11,7 +11,7 @@ from gateway.policy.holding import BATCH, KV_USED, Holding
 from gateway.policy.promise import BOOKED, Promises
 
 _GUESSES = 8  # at when a call's turn will be, each later than the one before
-_PASSED = 1.5  # times what a tenant's fair share takes: callers who come when told pass those who wait
+_BESIDE, _MORE_S = 1.25, 1.0  # times what a fair share takes, and more, is told to whom the calendar has no time for
 _AHEAD_CALLS = SLACK_CALLS // 2  # that a tenant may be promised beyond its fair share at any time
 _CHECKS = 16  # of the times that a tenant's callers were told
 _LEAST_BATCH = 0.02  # of the rate, for telling batch calls anything at all
@@ -56,11 +56,11 @@ class Outlook:
         left = self._left(queue, line, rate, now)
         if returned:
             return self._turn_s(queue, line, line.returned, queue.returned, rate, left) <= most_s
-        kept, before_s, passed = self._promises[call.tier].kept_share, 0.0, _PASSED if queue.dues else 1.0
+        kept, before_s = self._promises[call.tier].kept_share, 0.0
         for _ in range(_GUESSES):
             own = line.backlog + line.promised_before(now + before_s) * kept
             ahead = queue.backlog + queue.promised_before(now + before_s) * kept
-            wait_s = self._turn_s(queue, line, own, ahead, rate, left, passed)
+            wait_s = self._turn_s(queue, line, own, ahead, rate, left)
             if wait_s > most_s:
                 return False
             if wait_s <= before_s or not queue.dues:
@@ -102,7 +102,7 @@ class Outlook:
         paced_s = self._paced_s(tier, line, cost, free_s, rate, now)
         if paced_s > free_s:
             free_s = float(promises.free_s(paced_s, cost, rate, now))
-        return free_s if free_s < 2.0 * fair_s else max(earliest_s, fair_s)
+        return free_s if free_s < 2.0 * fair_s else max(earliest_s, fair_s) * _BESIDE + _MORE_S
 
     def _paced_s(self, tier: int, line: Line, cost: float, told_s: float, rate: float, now: float) -> float:
         """The first time from `told_s` on at which one more call does not put the line so far ahead of the others that they go
@@ -132,17 +132,15 @@ class Outlook:
         booked = queue.backlog + queue.promised_before(now + within_s) * self._promises[tier].kept_share
         return max(within_s * rate, booked)
 
-    def _turn_s(
-        self, queue: FairQueue, line: Line, own: float, ahead: float, rate: float, left: float, passed: float = 1.0
-    ) -> float:
+    def _turn_s(self, queue: FairQueue, line: Line, own: float, ahead: float, rate: float, left: float) -> float:
         """Until a call starts that so much of its own tenant's cost is before, and of all of its tier's if no others come.
 
-        Not longer than the tenant's fair share takes, which nobody can take away (`passed`: so many times that). Below that, as
-        if tenants with less waiting went on as they do.
+        Not longer than the tenant's fair share takes, which nobody can take away. Below that, as if tenants with less waiting
+        went on as they do.
         """
         own += queue.debt(line)
         flow = own * rate / left if left > 0.0 else math.inf if own else 0.0
-        return (min(passed * self._fair(queue, line, own), max(ahead, flow)) + self._holding.typical_cost) / rate
+        return (min(self._fair(queue, line, own), max(ahead, flow)) + self._holding.typical_cost) / rate
 
     def _left(self, queue: FairQueue, line: Line, rate: float, now: float) -> float:
         """Of the rate, what the tier's other tenants do not use."""
