@@ -84,7 +84,8 @@ class WaitingRoom:
             self._ladder.rejected(now)
             return Decision.REJECT
         self._calls[ticket] = call
-        queue.add(call, returned)
+        # Who hardly waits at all is not passed over by those who were told to come: they hardly do either.
+        queue.add(call, returned and not (tier < FREE and self._is_prompt(ask)))
         self._waiting += 1
         self._press(now)
         return Decision.WAIT
@@ -216,25 +217,31 @@ class WaitingRoom:
         and not because they have to leave some, whoever has used less of its share must not be overtaken.
         """
         queue, holding = self._queues[call.tier], self._holding
+        if not holding.has_any_room:
+            return False
         if self._waiting:
             if call.line.numbers or (call.tier == BATCH and self._waiting > queue.waiting):
                 return False
-            if queue.waiting and not holding.leaves_places(next(queue.turns()), queue, now):
+            if queue.waiting and not holding.kept_for_others(next(queue.turns()), queue, now):
                 return False
+            turn = min(0.0, holding.turn(call.tier))
             for tier in range(BATCH):
-                if tier != call.tier and self._queues[tier].waiting and holding.use(tier) < min(1.0, holding.use(call.tier)):
+                if tier != call.tier and self._queues[tier].waiting and holding.turn(tier) < turn:
                     return False
         return holding.fits(call, queue, now)
 
     def _next_call(self, now: float) -> Call | None:
         """The call whose turn it is, if it fits: of the tier that has least of its share. None of batch while others wait."""
-        turns = [(self._holding.use(tier), tier) for tier in range(BATCH) if self._queues[tier].waiting]
+        if not self._holding.has_any_room:
+            return None
+        turns = [(self._holding.turn(tier), tier) for tier in range(BATCH) if self._queues[tier].waiting]
         for _, tier in sorted(turns) or [(0.0, BATCH)]:
             queue = self._queues[tier]
             for call in queue.turns():
-                if self._holding.fits(call, queue, now):
+                kept = self._holding.kept_for_others(call, queue, now)
+                if self._holding.fits_beside(call, kept):
                     return call
-                if not self._holding.leaves_places(call, queue, now):  # there is no room at all: it is the next to get some
+                if not kept:  # there is no room at all: it is the next to get some
                     return None
         return None
 

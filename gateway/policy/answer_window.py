@@ -12,11 +12,11 @@ than half of the target, unless its own prompt was most of what the engines had 
 
 from __future__ import annotations
 
+from gateway.policy.ask import TIERS
 from gateway.policy.drain import Pace
 from gateway.policy.fair_queue import Call
 
 _FIRST_TOKENS, _STEP_TOKENS, _MOST_TOKENS = 2048, 256, 1 << 24
-_NOT_ALL = 0.5
 _PACE_MEMORY_S = 2.0
 _NEWS = 0.25  # of a round, in the share of late calls
 _LEAST_FORGET_S, _MOST_FORGET_S = 0.5, 10.0
@@ -29,6 +29,7 @@ class AnswerWindow:
         self._tokens = 0.0
         self._unanswered: dict[int, Call] = {}  # by ticket, the oldest first
         self._prompt_tokens = 0
+        self.unanswered = [0] * len(TIERS)  # prompt tokens, by tier
         self._took_s = 0.0  # smoothed
         self._pace = Pace(_PACE_MEMORY_S)  # prompt tokens answered
         self._late_share = 0.0
@@ -47,15 +48,17 @@ class AnswerWindow:
         self._tokens = self._tokens / self._replicas * replicas if self._tokens else float(_FIRST_TOKENS * replicas)
         self._replicas = replicas
 
-    def has_room(self, prompt_tokens: int, leaves_some: bool = False) -> bool:
-        """`leaves_some`: for calls of others."""
-        most = self._tokens * _NOT_ALL if leaves_some else self._tokens
-        if len(self._unanswered) < self._replicas or self._prompt_tokens + prompt_tokens <= most:
+    def has_room(self, prompt_tokens: int, part: float = 1.0) -> bool:
+        """For a call that would be sent now. `part`: what is left is for calls of others."""
+        if self.would_hold(prompt_tokens, part):
             return True
         self._was_full = True
         return False
 
-    def wait_s(self, prompt_tokens: int, now: float) -> float:
+    def would_hold(self, prompt_tokens: int, part: float = 1.0) -> bool:
+        return len(self._unanswered) < self._replicas or self._prompt_tokens + prompt_tokens <= self._tokens * part
+
+    def wait_s(self, prompt_tokens: float, now: float) -> float:
         """Until so many more could be sent, where the window is full."""
         pace = self._pace.per_s(now)
         return prompt_tokens / pace if pace > 0.0 else 0.0
@@ -64,12 +67,14 @@ class AnswerWindow:
         self.forget(now)
         self._unanswered[call.ticket] = call
         self._prompt_tokens += call.ask.prompt_tokens
+        self.unanswered[call.tier] += call.ask.prompt_tokens
         call.prompt_ahead = self._prompt_tokens
 
     def gone(self, call: Call) -> None:
         """Answered, or never will be."""
         if self._unanswered.pop(call.ticket, None) is not None:
             self._prompt_tokens -= call.ask.prompt_tokens
+            self.unanswered[call.tier] -= call.ask.prompt_tokens
 
     def answered(self, call: Call, took_s: float, now: float) -> None:
         self.gone(call)

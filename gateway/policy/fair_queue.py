@@ -6,7 +6,8 @@ two tenants that both have calls waiting, the cost served in any interval, by we
 call and what estimates were corrected by (Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024, theorem 4.4 and
 its variant with length prediction).
 
-Within a tenant: first come, first served; those who were told to come again, and did, before all others.
+Within a tenant: first come, first served; those who were told to come again, and did, before all others. They and tenants of
+whom one call waits may pass a tenant with many, unless they are so far ahead of it (`SLACK_CALLS`) that they have had their turn.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from gateway.policy.drain import Pace
 
 _USAGE_MEMORY_S = 5.0
 _IDLE_S = 30.0
-_SLACK_CALLS = 32  # so many calls' cost a tenant may be ahead of the others to keep what its callers were told
-_MANY = 5  # calls of a tenant that wait: one with fewer is never passed over
+SLACK_CALLS = 32  # so many calls' cost a tenant may be ahead of the others and still pass them
+_MANY = 5  # calls of a tenant that wait or were told when to come: one with fewer is not passed over by who was told
 _MOST_LOOKED_AT, _MOST_ASKED = 64, 8  # tenants: for one whose caller came when told, and for one whose call fits
 _BEFORE_ALL = -(1 << 48)
 
@@ -119,6 +120,8 @@ class FairQueue:
         self._weights = 0.0  # of those who wait or were promised a turn
         self._order: list[tuple[float, int]] = []  # counter and first number of each line that waits
         self._heads: dict[int, Line] = {}  # lines by first number
+        self._returned: list[int] = []  # those whose caller came when told
+        self._singles: list[int] = []  # those that are the only ones of their lines, and not told
         self._clock = 0.0
         self._numbers = 0
         self._sweep_at = 64
@@ -161,25 +164,33 @@ class FairQueue:
         """Whose turn it is, and who comes next if that call has to leave a place for others: tenants that are not far ahead of
         the first. Somebody has to wait.
         """
-        first = self._order[0][1]
-        if self.returned > 0.0 and first > 0 and len(self._heads[first].numbers) >= _MANY:
-            first = self._first_returned(first)
-            yield self._heads[first].calls[first]
-        most = self._order[0][0] + _SLACK_CALLS * self.backlog / self.waiting
+        most = self._order[0][0] + SLACK_CALLS * self.backlog / self.waiting
+        if self._singles or self._returned:
+            early = self._early(most)
+            if early is not None:
+                yield early.calls[early.numbers[0]]
         for counter, number in self._order[:_MOST_ASKED]:
             if counter > most:
                 return
             yield self._heads[number].calls[number]
 
-    def _first_returned(self, otherwise: int) -> int:
-        """Of the tenants that are not far ahead of the first, one whose caller came when told."""
-        most = self._order[0][0] + _SLACK_CALLS * self.backlog / self.waiting
-        for counter, number in self._order[1:_MOST_LOOKED_AT]:
-            if counter > most:
-                break
-            if number < 0:
-                return number
-        return otherwise
+    def _early(self, most: float) -> Line | None:
+        """Who may pass the tenants with many calls, unless it is far ahead of them: whoever came first of those with one call,
+        then whoever was told to come first and did.
+        """
+        first = self._heads[self._order[0][1]]
+        waits, is_many = len(first.numbers), len(first.numbers) + len(first.promises) >= _MANY
+        if waits == 1 or is_many:
+            for number in self._singles[:_MOST_ASKED]:
+                line = self._heads[number]
+                if line.counter <= most and len(line.promises) < _MANY:
+                    return line
+        if is_many or first.numbers[0] < 0:
+            for number in self._returned[:_MOST_LOOKED_AT]:
+                line = self._heads[number]
+                if line.counter <= most:
+                    return line
+        return None
 
     def remove(self, call: Call) -> None:
         line = call.line
@@ -289,12 +300,20 @@ class FairQueue:
             number = line.numbers[0]
             insort(self._order, (line.counter, number))
             self._heads[number] = line
+            if number < 0:
+                insort(self._returned, number)
+            elif len(line.numbers) == 1:
+                insort(self._singles, number)
 
     def _unlist(self, line: Line) -> None:
         if line.numbers:
             number = line.numbers[0]
             del self._order[bisect_left(self._order, (line.counter, number))]
             del self._heads[number]
+            if number < 0:
+                del self._returned[bisect_left(self._returned, number)]
+            elif len(line.numbers) == 1:
+                del self._singles[bisect_left(self._singles, number)]
 
     def _active(self, line: Line) -> None:
         """What is known of all lines together, with this one; `_inactive`: without it."""

@@ -20,6 +20,7 @@ KV_USED = 0.95  # of the cache; the rest is for what estimates were wrong by
 _FULL = 0.8  # of the places or tokens: from then on the replicas count as full
 _BATCH_LEAVES = 0.1  # of the places: batch has what is idle, and whoever comes next shall find one
 _BATCH_SHARE = 1e-9
+_BATCH_READS, _LEAVING_READ = 0.5, 0.4  # of the window, of batch calls, which start while nobody waits, and of who leaves places
 _GENEROUS = 1.5  # times its part a tenant may have before it leaves places for the others
 _FOR_TENANTS = 2  # places that it leaves them
 _NEARLY = 0.9
@@ -89,32 +90,49 @@ class Holding:
         """Of its guaranteed share."""
         return self.share(tier) / self.shares[tier]
 
+    def turn(self, tier: int) -> float:
+        """The tier with the least is next. Those with less than their share come before the others and divide by it what the
+        engines read, so that none of them waits until another has caught up in what it holds.
+        """
+        use = self.use(tier)
+        return use if use >= 1.0 else -1.0 / (1.0 + self.window.unanswered[tier] / self.shares[tier])
+
+    @property
+    def has_any_room(self) -> bool:
+        """Without it, no call fits, whoever comes."""
+        if self.calls < self.capacity.replicas:
+            return self.capacity.places > 0
+        return self.calls < self.capacity.places and self.window.has_room(1)
+
     def fits(self, call: Call, queue: FairQueue, now: float) -> bool:
+        return self.fits_beside(call, self.kept_for_others(call, queue, now))
+
+    def fits_beside(self, call: Call, kept: int) -> bool:
+        """With so many places left free for others."""
         capacity = self.capacity
         if capacity.places <= 0:
             return False
         if self.calls < (1 if call.tier == BATCH else max(1, capacity.replicas)):
             return True
-        kept = self._kept_for_others(call, queue, now)
         if self.calls + 1 + kept > capacity.places:
             return False
         kept_tokens = kept * self.tokens // self.calls
         if capacity.tokens and self.tokens + call.tokens + kept_tokens > capacity.tokens * KV_USED:
             return False
-        return self.window.has_room(call.ask.prompt_tokens, kept > 0)
-
-    def leaves_places(self, call: Call, queue: FairQueue, now: float) -> bool:
-        """Whether a call that does not fit only has to leave places for others."""
-        return self._kept_for_others(call, queue, now) > 0
+        part = 1.0 if not kept else _BATCH_READS if call.tier == BATCH else _LEAVING_READ
+        return self.window.has_room(call.ask.prompt_tokens, part)
 
     def is_slow_to_answer(self, call: Call, queue: FairQueue, most_s: float, now: float) -> bool:
         """Whether the engines are not done reading, and will not be soon enough for one more: of this tier as often as of the
-        others.
+        others, and of its tenant as often as of the tier's others.
         """
-        prompt_tokens = call.ask.prompt_tokens
-        if self.window.has_room(prompt_tokens):
+        prompt_tokens, line = call.ask.prompt_tokens, call.line
+        if self.window.would_hold(queue.waiting_prompt_tokens + prompt_tokens):
             return False
-        return self.window.wait_s(_TURNS * (queue.waiting_prompt_tokens + prompt_tokens), now) > most_s
+        before = float(queue.waiting_prompt_tokens)
+        if line.numbers:
+            before *= max(1.0, len(line.numbers) / queue.waiting * queue.weights(line) / line.weight)
+        return self.window.wait_s(_TURNS * (before + prompt_tokens), now) > most_s
 
     def is_beyond(self, call: Call, queue: FairQueue) -> bool:
         """Whether this call, behind those that wait, is more than its tier's share, or nearly: calls end by ones and twos."""
@@ -129,7 +147,7 @@ class Holding:
         places = max(self.shares[tier] * self.capacity.places, self.running[tier])
         return (line.running + more) / max(1.0, places * line.weight / queue.busy_weights(line))
 
-    def _kept_for_others(self, call: Call, queue: FairQueue, now: float) -> int:
+    def kept_for_others(self, call: Call, queue: FairQueue, now: float) -> int:
         """Places that this call has to leave free, because others have less of their share."""
         if now >= self._kept_at + _KEPT_EVERY_S:
             self._kept_at = now

@@ -133,9 +133,9 @@ def arrive(room: WaitingRoom, what: Ask, now: float = 0.0) -> tuple[Ticket, Deci
     return ticket, room.arrive(ticket, what, now)
 
 
-def drained(places: int = 10, per_call_s: float = 10.0) -> tuple[WaitingRoom, list[Ticket], float]:
+def drained(places: int = 10, per_call_s: float = 10.0, **rules: float) -> tuple[WaitingRoom, list[Ticket], float]:
     """A room whose calls take that long, measured for a while, with all places taken."""
-    room, now = room_of(places), 0.0
+    room, now = room_of(places, **rules), 0.0
     running = [arrive(room, ask("z"), now)[0] for _ in range(places)]
     for _ in range(30 * places):
         now += per_call_s / places
@@ -239,6 +239,43 @@ def test_tier_borrows_what_is_idle_and_the_guaranteed_share_comes_back() -> None
     started = [ticket for number, one in enumerate(running[:4]) for ticket in room.leave(one, 1.0 + number)]
     assert started == paid
     assert room.leave(running[4], 9.0) == [free[0]]
+
+
+def test_tiers_below_their_shares_divide_what_the_engines_read() -> None:
+    """Paid calls hold more of their share than reserved ones do of theirs, and do not wait until those have as much."""
+    room = room_of(100, prompt_s=30.0)
+    for _ in range(10):
+        ticket, decision = arrive(room, ask("p", Tier.PAID))
+        assert decision is Decision.START
+        room.first_token(ticket, 0.1, 0.1)
+    unread = []
+    while (came := arrive(room, ask(), 0.2))[1] is Decision.START:
+        unread.append(came[0])
+    paid = {arrive(room, ask("p", Tier.PAID), 0.2)[0] for _ in range(6)}
+    reserved = {arrive(room, ask("r", Tier.RESERVED), 0.2)[0] for _ in range(6)}
+    started = [one for number, ticket in enumerate(unread[:6]) for one in room.first_token(ticket, 0.1, 0.3 + 0.01 * number)]
+    assert len(paid.intersection(started[:6])) == len(reserved.intersection(started[:6])) == 3
+
+
+def test_tenant_that_was_told_more_than_its_share_is_told_later() -> None:
+    room, _, now = drained()  # one leaves every second
+    while arrive(room, ask("crowd", patience_s=5.0), now)[1] is Decision.WAIT:
+        pass
+    told = [room.retry_after_s(ask("crowd", caller=f"c{caller}"), now, 0.5) for caller in range(60)]
+    assert max(told) < 75
+    assert room.retry_after_s(ask("few", caller="x"), now, 0.5) < 10
+    assert room.retry_after_s(ask("crowd", caller="c60"), now, 0.5) > 80
+
+
+def test_prompt_call_that_waits_is_not_passed_over_by_one_who_was_told_to_come() -> None:
+    """Both hardly wait, or are told at once; where both are patient, the one who was told is first."""
+    for prompt_s, first in ((0.0, 0), (30.0, 1)):
+        room, running, now = drained(prompt_s=prompt_s)
+        told_s = room.retry_after_s(ask("p", Tier.PAID, caller="x"), now, 0.5)
+        now += told_s
+        waiting = [arrive(room, ask("p", Tier.PAID, caller=caller), now) for caller in ("y", "x")]
+        assert [decision for _, decision in waiting] == [Decision.WAIT, Decision.WAIT]
+        assert room.leave(running[0], now, (100, 100)) == [waiting[first][0]]
 
 
 def test_told_times_follow_one_another_and_come_true() -> None:

@@ -94,6 +94,41 @@ def test_calls_that_never_say_when_they_are_answered_do_not_hold_it_closed() -> 
     assert window.has_room(500)
 
 
+def test_asking_what_it_would_hold_is_no_demand_for_which_it_grows() -> None:
+    window = AnswerWindow(TARGET_S)
+    window.resize(1)
+    before = window.tokens
+    calls = [send(window, 0.0), send(window, 0.0)]
+    assert not window.would_hold(before)
+    for call in calls:
+        window.answered(call, 0.1, 0.1)
+    assert window.tokens == before
+    calls = [send(window, 0.2), send(window, 0.2)]
+    assert not window.has_room(before)
+    for call in calls:
+        window.answered(call, 0.1, 0.3)
+    assert window.tokens > before
+
+
+def test_part_of_it_is_left_for_others() -> None:
+    window = AnswerWindow(TARGET_S)
+    window.resize(1)
+    while window.has_room(100, 0.5):
+        send(window, 0.0, 100)
+    assert sum(window.unanswered) <= window.tokens / 2
+    assert window.has_room(500)
+
+
+def test_what_is_not_answered_is_known_by_tier() -> None:
+    window = AnswerWindow(TARGET_S)
+    window.resize(1)
+    call = send(window, 0.0, 300)
+    assert window.unanswered == [0, 0, 300, 0]
+    window.gone(call)
+    window.gone(call)
+    assert window.unanswered == [0, 0, 0, 0]
+
+
 @given(st.lists(st.tuples(st.floats(0, 10), st.integers(1, 5000)), max_size=40))
 def test_nothing_is_left_when_all_are_answered(answers: list[tuple[float, int]]) -> None:
     window = AnswerWindow(TARGET_S)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.policy.ask import Ask, Ticket, cost_of
-from gateway.policy.fair_queue import Call, FairQueue, Promise
+from gateway.policy.fair_queue import SLACK_CALLS, Call, FairQueue, Promise
 from gateway.policy.limits import Tier
 
 WEIGHTS = {"a": 1.0, "b": 1.0, "c": 2.0}
@@ -188,6 +188,54 @@ def test_tenant_with_little_waiting_is_not_passed_over_for_that() -> None:
     for _ in range(6):
         waiting(queue, "a", returned=True)
     assert next(queue.turns()) is quiet
+
+
+def test_who_was_told_to_come_first_is_first_whatever_tenants_were_served() -> None:
+    queue = FairQueue()
+    for _ in range(6):
+        waiting(queue, "a")
+        waiting(queue, "b")
+    order(queue, 1)
+    sooner, later = waiting(queue, "a", returned=True), waiting(queue, "b", returned=True)
+    assert next(queue.turns()) is sooner
+    queue.remove(sooner)
+    assert next(queue.turns()) is later
+
+
+def test_tenant_whose_callers_were_told_to_come_later_is_not_one_with_little() -> None:
+    queue = FairQueue()
+    waiting(queue, "b")
+    for number in range(5):
+        queue.promise(Promise(queue.lines["b"], "", 60.0 + number, 60.0, 300.0))
+    queue.charge(queue.enter(Ask("a", Tier.FREE, 100, 100), 0.0), 300.0)
+    told = waiting(queue, "a", returned=True)
+    assert next(queue.turns()) is told
+
+
+def ahead(queue: FairQueue, tenant: str, cost: float) -> None:
+    queue.charge(queue.enter(Ask(tenant, Tier.FREE, 100, 100), 0.0), cost)
+
+
+def test_single_calls_pass_a_tenant_with_many_in_the_order_in_which_they_came() -> None:
+    queue = FairQueue()
+    for _ in range(8):
+        waiting(queue, "loud", returned=True)
+    ahead(queue, "b", 2000.0)
+    ahead(queue, "c", 1000.0)
+    singles = [waiting(queue, "b"), waiting(queue, "c")]
+    for single in singles:
+        assert next(queue.turns()) is single
+        queue.remove(single)
+    assert next(queue.turns()).ask.tenant == "loud"
+
+
+def test_tenant_that_is_far_ahead_passes_nobody() -> None:
+    queue = FairQueue()
+    for _ in range(8):
+        waiting(queue, "loud")
+    ahead(queue, "b", 300.0 * (SLACK_CALLS + 1))
+    waiting(queue, "b")
+    assert next(queue.turns()).ask.tenant == "loud"
 
 
 def test_idle_tenants_are_forgotten_in_time() -> None:
