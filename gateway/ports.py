@@ -8,6 +8,7 @@ from typing import Protocol, Self
 
 from gateway.entry import Entry
 from gateway.policy.admission import Ask, Capacity, Demand
+from gateway.policy.caller import Like
 from gateway.policy.limits import Scope, Tier
 from gateway.policy.routing import Pressure
 from gateway.protocol.openai import Request
@@ -135,8 +136,10 @@ class Place(Protocol):
 
 
 class Gate(Protocol):
-    def place(self, model: str, ask: Ask) -> Place:
-        """A place for one call of the model, not taken yet."""
+    def place(self, model: str, ask: Ask, like: Like | None = None) -> Place:
+        """A place for one call of the model, not taken yet. `like` is asked where it matters whether this caller was told to
+        come again; without it the ask's own `caller` counts.
+        """
         ...
 
     def resize(self, model: str, capacity: Capacity) -> None:

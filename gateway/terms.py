@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gateway.policy.admission import Ask
+from gateway.policy.caller import STRANGER
 from gateway.policy.limits import Tier
 from gateway.ports import Ports, Principal
 from gateway.protocol import service_tier
@@ -22,15 +23,24 @@ _TIER = {tier: (service_tier.HEADER, tier.value.encode()) for tier in Tier}
 
 
 class Terms:
-    """What becomes of a request: `request` is what goes to the engine, `headers` are for the head of whatever the answer is."""
+    """What becomes of a request: `request` is what goes to the engine, `headers` are for the head of whatever the answer is.
 
-    __slots__ = ("ask", "headers", "request", "tier")
+    `said` is what the client sent, whatever has become of it since, and `key_id` whose key it was.
+    """
 
-    def __init__(self, request: Request, tier: Tier, ask: Ask, headers: list[Header]) -> None:
+    __slots__ = ("ask", "headers", "key_id", "request", "said", "tier")
+
+    def __init__(self, request: Request, tier: Tier, ask: Ask, headers: list[Header], *, said: bytes, key_id: str) -> None:
         self.request = request
         self.tier = tier
         self.ask = ask
         self.headers = headers
+        self.said = said
+        self.key_id = key_id
+
+    def like(self) -> int:
+        """The same for each try of one client, and for as good as nobody else's call: see `gateway.policy.caller`."""
+        return hash((self.key_id, self.tier.value, self.said))
 
     def echoed(self, body: bytes) -> bytes:
         """A whole answer, with the tier in it where the client asked for one and the engine left it open."""
@@ -40,7 +50,7 @@ class Terms:
 
 def terms(request: Request, principal: Principal, ports: Ports, *, patience_s: float | None, headers: list[Header]) -> Terms:
     """Decide, and add to `headers` what the client should know."""
-    gate, tier = ports.gate, service_tier.used(request.service_tier, principal.tier)
+    said, gate, tier = request.own_body, ports.gate, service_tier.used(request.service_tier, principal.tier)
     headers.append(_TIER[tier])
     ask = _ask(request, principal, tier, patience_s)
     fall_backs = request.models or principal.fallbacks
@@ -58,7 +68,7 @@ def terms(request: Request, principal: Principal, ports: Ports, *, patience_s: f
         headers.append((b"x-daemun-output-cap", b"%d" % cap))
     if request.service_tier is not None and request.endpoint.api is Api.RESPONSES:
         request = changed(request, service_tier=service_tier.engines_word(tier))
-    return Terms(request, tier, ask, headers)
+    return Terms(request, tier, ask, headers, said=said, key_id=principal.key_id)
 
 
 def prompt_estimate(request: Request) -> int:
@@ -71,7 +81,8 @@ def answer_estimate(request: Request) -> int:
 
 
 def _ask(request: Request, principal: Principal, tier: Tier, patience_s: float | None) -> Ask:
-    return Ask(principal.tenant, tier, prompt_estimate(request), answer_estimate(request), principal.weight, patience_s)
+    prompt, answer = prompt_estimate(request), answer_estimate(request)
+    return Ask(principal.tenant, tier, prompt, answer, principal.weight, patience_s, STRANGER)
 
 
 def _with_room(models: Iterable[str], full: str, principal: Principal, ports: Ports) -> str | None:
