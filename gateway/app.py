@@ -37,6 +37,7 @@ from gateway.ledger_query import UsageStore
 from gateway.middleware.edge import Edge
 from gateway.pipeline import Pipeline
 from gateway.policy.admission import Rules
+from gateway.policy.estimate import Habits
 from gateway.ports import Clock, Ports
 from gateway.protocol.asgi import Receive, Scope, Send
 from gateway.protocol.endpoint import ENDPOINTS
@@ -74,8 +75,9 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     orders = Orders(str(state_dir.absolute()), journal.owner, settings.store.address, settings.log_level, events)
     ledger = ThreadedUsage(open_ledger(orders))
     grants = _grants(settings.limits, state_dir, clock, StoreSums(ledger))
-    limits = MeteredLimits(grants, clock, count_tokens=EngineTokenizer(fleet, upstream).count, price=settings.rates().cost_ukrw)
-    ports = Ports(clock, tenants, limits, gate, fleet, upstream, journal)
+    habits, count_tokens = Habits(), EngineTokenizer(fleet, upstream).count
+    limits = MeteredLimits(grants, clock, habits, count_tokens=count_tokens, price=settings.rates().cost_ukrw)
+    ports = Ports(clock, tenants, limits, gate, fleet, upstream, journal, habits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from gateway.entry import Entry
 from gateway.policy.admission import Ask, Capacity, Demand
 from gateway.policy.caller import Like
+from gateway.policy.estimate import Habits
 from gateway.policy.limits import Scope, Tier
 from gateway.policy.routing import Pressure
 from gateway.protocol.openai import Request
@@ -64,7 +65,7 @@ class Reservation(Protocol):
     """What a call may spend, taken before it starts."""
 
     def settle(self, used: Usage | None) -> None:
-        """The call is over and used this much; None where no replica worked for it. Called whatever happened."""
+        """The call is over and used this much, which is learned; None where no replica worked for it. Called in any case."""
         ...
 
     def headers(self) -> Headers:
@@ -271,7 +272,7 @@ class Ledger(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """All of them, wired once in `gateway.app`."""
+    """All of them, wired once in `gateway.app`. `habits` is what `limits` learns from calls that end."""
 
     clock: Clock
     tenants: TenantStore
@@ -280,3 +281,4 @@ class Ports:
     fleet: Fleet
     upstream: Upstream
     ledger: Ledger
+    habits: Habits
