@@ -166,4 +166,4 @@ def _grants(settings: LimitSettings, state_dir: Path, clock: Clock, sums: Ledger
     if settings.address is None:
         return LocalGrants(file, clock, offset_ms=offset_ms, sums=sums)
     without = WithoutRedis(settings.most_workers if settings.without_redis == "share" else None)
-    return RedisGrants(settings.address, file, clock, offset_ms=offset_ms, without=without)
+    return RedisGrants(settings.address, file, clock, offset_ms=offset_ms, without=without, sums=sums)

@@ -109,8 +109,7 @@ class Taken:
         self._settled = True
         account, windows, at = self._account, self._windows, 0
         for meter in account.requests:
-            if not requests:
-                meter.settle(windows[at], 1, 0)
+            meter.settle(windows[at], 1, requests)
             at += 1
         for meter in account.tokens:
             meter.settle(windows[at], self._tokens, tokens)
