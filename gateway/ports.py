@@ -169,6 +169,30 @@ class Gate(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What one worker is asked of one model, what became of its calls, and how many replicas it knows."""
+
+    demand: Demand
+    calls: Tally
+    ready: int
+    starting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """One worker's, of all models, as of `at`, in seconds since the epoch."""
+
+    at: float
+    models: dict[str, Asked]
+
+
+class DemandSource(Protocol):
+    async def of_all(self) -> list[Telling]:
+        """Of all workers that are heard of, this one's first and as of now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Replica:
     """A server of one model.
 

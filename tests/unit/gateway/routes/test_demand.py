@@ -68,6 +68,11 @@ async def test_calls_weigh_what_their_tenants_calls_of_the_model_usually_come_to
         await asyncio.wait([call])
 
 
+async def test_only_worker_says_that_it_is_the_only_one() -> None:
+    shown = json.loads((await House(answers()).stranger.request("GET", DEMAND)).body)
+    assert shown["workers"] == {"count": 1, "oldest_s": 0.0}
+
+
 async def test_who_comes_by_a_proxy_is_shown_nothing() -> None:
     stranger = House(answers()).stranger
     assert (await stranger.request("GET", DEMAND, x_forwarded_for="203.0.113.9")).status == 404
