@@ -109,7 +109,10 @@ class Taken:
         self._settled = True
         account, windows, at = self._account, self._windows, 0
         for meter in account.requests:
-            meter.settle(windows[at], 1, requests)
+            if requests:
+                meter.reserved -= 1  # it stays spent
+            else:
+                meter.settle(windows[at], 1, 0)
             at += 1
         for meter in account.tokens:
             meter.settle(windows[at], self._tokens, tokens)
