@@ -156,14 +156,19 @@ class World(RuleBasedStateMachine):
     @rule(which=st.integers(0, 3))
     def worker_is_killed(self, which: int) -> None:
         self.gone.append(self.workers.pop(which % len(self.workers)))
+        self._is_over_for(self.gone[-1])
 
     @precondition(lambda self: len(self.workers) > 1 and self.kind is Kind.REQUESTS_PER_DAY and not self.gone)
     @rule(which=st.integers(0, 3))
     def machine_is_gone(self, which: int) -> None:
         """And its worker's file with it: only the ledger has the calls, those that were over."""
-        worker = self.workers.pop(which % len(self.workers))
+        self._is_over_for(self.workers.pop(which % len(self.workers)))
+
+    def _is_over_for(self, worker: Worker) -> None:
+        """Its calls end with it. That the ledger has them is not promised: those under way at a death may be let through anew."""
         for window in worker.running:
             self.ledger[window] += 1
+        worker.running.clear()
 
     @precondition(lambda self: self.gone)
     @rule(which=st.integers(0, 3))
