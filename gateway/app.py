@@ -31,13 +31,15 @@ from gateway.adapters.static_discovery import StaticDiscovery
 from gateway.adapters.system_clock import SystemClock
 from gateway.adapters.tenancy import open_tenancy
 from gateway.adapters.threaded_usage import ThreadedUsage
+from gateway.adapters.worker_demand import OwnDemand, WorkersDemand
 from gateway.admin import AdminListener, create_admin_app
 from gateway.exchange import BodyLimits
 from gateway.ledger_query import UsageStore
 from gateway.middleware.edge import Edge
 from gateway.pipeline import Pipeline
 from gateway.policy.admission import Rules
-from gateway.ports import Clock, Ports
+from gateway.policy.estimate import Habits
+from gateway.ports import Clock, DemandSource, Ports
 from gateway.protocol.asgi import Receive, Scope, Send
 from gateway.protocol.endpoint import ENDPOINTS
 from gateway.protocol.plain import Engine
@@ -47,6 +49,7 @@ from gateway.settings import EventsSettings, GatewaySettings, LimitSettings, Que
 from gateway.supply import Supply
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+DEMAND = "demand"  # a folder there
 RAY_TOKEN = "ray-token"  # noqa: S105 (the name of a file in state_dir)
 
 
@@ -74,8 +77,12 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
     orders = Orders(str(state_dir.absolute()), journal.owner, settings.store.address, settings.log_level, events)
     ledger = ThreadedUsage(open_ledger(orders))
     grants = _grants(settings.limits, state_dir, clock, StoreSums(ledger))
-    limits = MeteredLimits(grants, clock, count_tokens=EngineTokenizer(fleet, upstream).count, price=settings.rates().cost_ukrw)
-    ports = Ports(clock, tenants, limits, gate, fleet, upstream, journal)
+    habits, count_tokens = Habits(), EngineTokenizer(fleet, upstream).count
+    limits = MeteredLimits(grants, clock, habits, count_tokens=count_tokens, price=settings.rates().cost_ukrw)
+    ports = Ports(clock, tenants, limits, gate, fleet, upstream, journal, habits)
+    own_demand = OwnDemand(gate, fleet, clock)
+    workers_demand = None if settings.limits.address is None else WorkersDemand(own_demand, state_dir / DEMAND, clock)
+    asked = workers_demand or own_demand
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -87,12 +94,14 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
             await running.enter_async_context(grants)
             await running.enter_async_context(upstream)
             await running.enter_async_context(fleet)
+            if workers_demand is not None:
+                await running.enter_async_context(workers_demand)
             if settings.admin.port is not None:
-                admin = create_admin_app(tenancy.admin, token, demand.router(gate, fleet, loopback_only=False))
+                admin = create_admin_app(tenancy.admin, token, demand.router(asked, clock, loopback_only=False))
                 await running.enter_async_context(AdminListener(admin, settings.admin.host, settings.admin.port))
             yield
 
-    return assemble(ports, settings, lifespan, usage_store=ledger)
+    return assemble(ports, settings, lifespan, usage_store=ledger, asked=asked)
 
 
 class Gateway(FastAPI):
@@ -113,16 +122,23 @@ class Gateway(FastAPI):
 
 
 def assemble(
-    ports: Ports, settings: GatewaySettings, lifespan: Lifespan | None = None, *, usage_store: UsageStore | None = None
+    ports: Ports,
+    settings: GatewaySettings,
+    lifespan: Lifespan | None = None,
+    *,
+    usage_store: UsageStore | None = None,
+    asked: DemandSource | None = None,
 ) -> Gateway:
-    """The app over given ports; tests hand in fakes here. Without a store of usage, nothing tells what was used."""
+    """The app over given ports; tests hand in fakes here. Without a store of usage, nothing tells what was used; without a source
+    of what is asked of all workers, it is of this one.
+    """
     pipeline = Pipeline(ports, call_s=settings.timeouts.call_s, rates=settings.rates())
     limits = BodyLimits(settings.max_body_bytes, settings.max_media_body_bytes)
     app = Gateway(pipeline, limits, lifespan)
     app.include_router(models.router(pipeline, ports.clock))
     app.include_router(responses.router(pipeline))
     app.include_router(health.router(ports.fleet, ports.ledger))
-    app.include_router(demand.router(ports.gate, ports.fleet))
+    app.include_router(demand.router(asked or OwnDemand(ports.gate, ports.fleet, ports.clock), ports.clock))
     if usage_store is not None:
         app.include_router(usage.router(pipeline, usage_store, ports.clock))
     openapi.describe(app)
@@ -164,4 +180,4 @@ def _grants(settings: LimitSettings, state_dir: Path, clock: Clock, sums: Ledger
     if settings.address is None:
         return LocalGrants(file, clock, offset_ms=offset_ms, sums=sums)
     without = WithoutRedis(settings.most_workers if settings.without_redis == "share" else None)
-    return RedisGrants(settings.address, file, clock, offset_ms=offset_ms, without=without)
+    return RedisGrants(settings.address, file, clock, offset_ms=offset_ms, without=without, sums=sums)

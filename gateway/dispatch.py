@@ -30,7 +30,7 @@ from gateway.protocol.openai import Request
 from gateway.protocol.plain import Engine
 from gateway.protocol.stream_reader import Reader
 from gateway.receipt import Receipt
-from gateway.terms import Terms, answer_estimate, prompt_estimate
+from gateway.terms import Terms
 
 MOST_ATTEMPTS = 3
 MOST_BREAKS = 4  # of one stream; a request that kills its replicas must not kill them all
@@ -60,11 +60,11 @@ class Dispatch:
         self._terms = terms
         self._request = request = terms.request
         self._call_id = call_id
-        self._work = Work(request.prompt, prompt_estimate(request) + answer_estimate(request), terms.ask.tenant)
+        self._work = Work(request.prompt, terms.ask.prompt_tokens + terms.ask.output_tokens, terms.ask.tenant)
         self._receipt = receipt
         self._deadline = deadline
         self._tell = tell
-        self._place = ports.gate.place(request.model, terms.ask)
+        self._place = ports.gate.place(request.model, terms.ask, terms.like)
         self._has_place = False
         self._attempt = Lease()
         self._flight: Flight | None = None

@@ -8,6 +8,8 @@ from typing import Protocol, Self
 
 from gateway.entry import Entry
 from gateway.policy.admission import Ask, Capacity, Demand
+from gateway.policy.caller import Like
+from gateway.policy.estimate import Habits
 from gateway.policy.limits import Scope, Tier
 from gateway.policy.routing import Pressure
 from gateway.protocol.openai import Request
@@ -63,7 +65,7 @@ class Reservation(Protocol):
     """What a call may spend, taken before it starts."""
 
     def settle(self, used: Usage | None) -> None:
-        """The call is over and used this much; None where no replica worked for it. Called whatever happened."""
+        """The call is over and used this much, which is learned; None where no replica worked for it. Called in any case."""
         ...
 
     def headers(self) -> Headers:
@@ -135,8 +137,10 @@ class Place(Protocol):
 
 
 class Gate(Protocol):
-    def place(self, model: str, ask: Ask) -> Place:
-        """A place for one call of the model, not taken yet."""
+    def place(self, model: str, ask: Ask, like: Like | None = None) -> Place:
+        """A place for one call of the model, not taken yet. `like` is asked where it matters whether this caller was told to
+        come again; without it the ask's own `caller` counts.
+        """
         ...
 
     def resize(self, model: str, capacity: Capacity) -> None:
@@ -161,6 +165,30 @@ class Gate(Protocol):
 
     def demand(self, model: str) -> Demand:
         """What is asked of this model, and what is done about it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one worker is asked of one model, what became of its calls, and how many replicas it knows."""
+
+    demand: Demand
+    calls: Tally
+    ready: int
+    starting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """One worker's, of all models, as of `at`, in seconds since the epoch."""
+
+    at: float
+    models: dict[str, Asked]
+
+
+class DemandSource(Protocol):
+    async def of_all(self) -> list[Telling]:
+        """Of all workers that are heard of, this one's first and as of now."""
         ...
 
 
@@ -268,7 +296,7 @@ class Ledger(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """All of them, wired once in `gateway.app`."""
+    """All of them, wired once in `gateway.app`. `habits` is what `limits` learns from calls that end."""
 
     clock: Clock
     tenants: TenantStore
@@ -277,3 +305,4 @@ class Ports:
     fleet: Fleet
     upstream: Upstream
     ledger: Ledger
+    habits: Habits

@@ -10,6 +10,7 @@ from gateway.call_error import CallError
 from gateway.dispatch import Dispatch
 from gateway.errors import UpstreamError, UpstreamFailed, UpstreamUnreachable
 from gateway.lease import Lease
+from gateway.policy.estimate import usual_prompt
 from gateway.ports import Headers, Take
 from gateway.protocol import counts
 from gateway.protocol.continuation import End
@@ -21,7 +22,6 @@ from gateway.protocol.recorder import Recorder
 from gateway.protocol.sse import EventSplitter
 from gateway.protocol.stream_reader import Reader, StreamReader
 from gateway.receipt import Receipt
-from gateway.terms import prompt_estimate
 
 
 class Reply:
@@ -201,7 +201,7 @@ def _reader(request: Request, engine: Engine) -> Reader:
     if not stream.asked:
         return PassingReader(counts.meter(request.endpoint.api), stream)
     if engine is not Engine.VLLM:
-        return PlainReader(request.wish, prompt_tokens=prompt_estimate(request))
+        return PlainReader(request.wish, prompt_tokens=usual_prompt(len(request.prompt)))
     if request.plan is not None:
         return Recorder(request.wish, request.plan, again=request.again)
     return StreamReader(request.wish, single_choice=request.single_choice, n=request.n, again=request.again)

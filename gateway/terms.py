@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gateway.policy.admission import Ask
+from gateway.policy.caller import STRANGER
+from gateway.policy.estimate import Habits
 from gateway.policy.limits import Tier
 from gateway.ports import Ports, Principal
 from gateway.protocol import service_tier
@@ -16,21 +18,28 @@ from gateway.protocol.openai import Request, changed
 
 Header = tuple[bytes, bytes]
 
-_BYTES_A_TOKEN = 4  # of a prompt's JSON; for weighing calls against each other, not for counting
-_USUAL_ANSWER_TOKENS = 256
 _TIER = {tier: (service_tier.HEADER, tier.value.encode()) for tier in Tier}
 
 
 class Terms:
-    """What becomes of a request: `request` is what goes to the engine, `headers` are for the head of whatever the answer is."""
+    """What becomes of a request: `request` is what goes to the engine, `headers` are for the head of whatever the answer is.
 
-    __slots__ = ("ask", "headers", "request", "tier")
+    `said` is what the client sent, whatever has become of it since, and `key_id` whose key it was.
+    """
 
-    def __init__(self, request: Request, tier: Tier, ask: Ask, headers: list[Header]) -> None:
+    __slots__ = ("ask", "headers", "key_id", "request", "said", "tier")
+
+    def __init__(self, request: Request, tier: Tier, ask: Ask, headers: list[Header], *, said: bytes, key_id: str) -> None:
         self.request = request
         self.tier = tier
         self.ask = ask
         self.headers = headers
+        self.said = said
+        self.key_id = key_id
+
+    def like(self) -> int:
+        """The same for each try of one client, and for as good as nobody else's call: see `gateway.policy.caller`."""
+        return hash((self.key_id, self.tier.value, self.said))
 
     def echoed(self, body: bytes) -> bytes:
         """A whole answer, with the tier in it where the client asked for one and the engine left it open."""
@@ -40,38 +49,33 @@ class Terms:
 
 def terms(request: Request, principal: Principal, ports: Ports, *, patience_s: float | None, headers: list[Header]) -> Terms:
     """Decide, and add to `headers` what the client should know."""
-    gate, tier = ports.gate, service_tier.used(request.service_tier, principal.tier)
+    said, gate, tier = request.own_body, ports.gate, service_tier.used(request.service_tier, principal.tier)
     headers.append(_TIER[tier])
-    ask = _ask(request, principal, tier, patience_s)
+    ask = _ask(request, principal, tier, patience_s, ports.habits)
     fall_backs = request.models or principal.fallbacks
     if fall_backs and gate.prefers_fall_back(request.model, ask):
         model = _with_room(fall_backs, request.model, principal, ports)
         if model is not None:
             gate.tally(request.model).fell_back += 1
             request = changed(request, model=model)
+            ask = _ask(request, principal, tier, patience_s, ports.habits)
             headers.append((b"x-daemun-model-used", model.encode()))
     cap = gate.output_cap(request.model, ask)
     if cap is not None and (request.max_tokens is None or request.max_tokens > cap):
         gate.tally(request.model).capped += 1
         request = changed(request, most_tokens=cap)
-        ask = _ask(request, principal, tier, patience_s)
+        ask = _ask(request, principal, tier, patience_s, ports.habits)
         headers.append((b"x-daemun-output-cap", b"%d" % cap))
     if request.service_tier is not None and request.endpoint.api is Api.RESPONSES:
         request = changed(request, service_tier=service_tier.engines_word(tier))
-    return Terms(request, tier, ask, headers)
+    return Terms(request, tier, ask, headers, said=said, key_id=principal.key_id)
 
 
-def prompt_estimate(request: Request) -> int:
-    return len(request.prompt) // _BYTES_A_TOKEN
-
-
-def answer_estimate(request: Request) -> int:
-    """Of all choices together."""
-    return (_USUAL_ANSWER_TOKENS if request.max_tokens is None else request.max_tokens) * request.n
-
-
-def _ask(request: Request, principal: Principal, tier: Tier, patience_s: float | None) -> Ask:
-    return Ask(principal.tenant, tier, prompt_estimate(request), answer_estimate(request), principal.weight, patience_s)
+def _ask(request: Request, principal: Principal, tier: Tier, patience_s: float | None, habits: Habits) -> Ask:
+    """Weighed by what this tenant's calls of the model usually come to."""
+    habit = habits.of(principal.tenant, request.model)
+    prompt, answer = habit.prompt_mean(len(request.prompt)), habit.answer_mean(request.max_tokens, request.n)
+    return Ask(principal.tenant, tier, prompt, answer, principal.weight, patience_s, STRANGER)
 
 
 def _with_room(models: Iterable[str], full: str, principal: Principal, ports: Ports) -> str | None:

@@ -12,6 +12,7 @@ from typing import Self
 
 from gateway.errors import QueueTimeout, ServerOverloaded
 from gateway.policy.admission import Ask, Capacity, Decision, Demand, Rules, Ticket, WaitingRoom
+from gateway.policy.caller import Callers, Like
 from gateway.ports import Clock, Tally, Tell
 from gateway.protocol.usage import NO_USAGE, Usage
 
@@ -31,8 +32,8 @@ class AsyncioGate:
         self._spread = spread
         self._lines: dict[str, _Line] = {}
 
-    def place(self, model: str, ask: Ask) -> QueuedPlace:
-        return QueuedPlace(self._line(model), ask)
+    def place(self, model: str, ask: Ask, like: Like | None = None) -> QueuedPlace:
+        return QueuedPlace(self._line(model), ask, like)
 
     def resize(self, model: str, capacity: Capacity) -> None:
         line = self._line(model)
@@ -76,6 +77,7 @@ class _Line:
         self.capacity = Capacity(0)
         self.starts: dict[Ticket, asyncio.Future[None]] = {}
         self.tally = Tally()
+        self.callers = Callers()
         self.numbers = count(1)
         self._rules = rules
         self._clock = clock
@@ -86,8 +88,15 @@ class _Line:
     def now(self) -> float:
         return self._clock.monotonic()
 
-    def retry_after_s(self, ask: Ask) -> float:
-        return self.room.retry_after_s(ask, self.now(), self._spread())
+    def expect(self, ask: Ask, like: Like | None) -> float:
+        """When a call like this one may come again: a promise, to be taken up by the next one that is alike."""
+        now = self.now()
+        if like is None:
+            return self.room.retry_after_s(ask, now, self._spread())
+        name = self.callers.name()
+        told_s = self.room.retry_after_s(_from(name, ask), now, self._spread())
+        self.callers.tell(like(), name, told_s, now)
+        return told_s
 
     def start(self, tickets: list[Ticket]) -> None:
         """These start now. Whoever begins again does so before any of the others, for its place counts as taken."""
@@ -100,14 +109,14 @@ class _Line:
     def leave(self, ticket: Ticket, used: tuple[int, int] | None = None) -> None:
         self.start(self.room.leave(ticket, self.now(), used))
 
-    async def wait_to_start(self, ticket: Ticket, ask: Ask, tell: Tell | None) -> None:
+    async def wait_to_start(self, ticket: Ticket, retry_after_s: Callable[[], float], tell: Tell | None) -> None:
         """If this is cancelled or gives up, the ticket is gone, and its place, if it had just got one, is another's."""
         room = self.room
         start = self.starts[ticket] = asyncio.get_running_loop().create_future()
         try:
             await self._wait(
                 start,
-                ask,
+                retry_after_s,
                 lambda: room.patience_s(ticket),
                 lambda: (room.position(ticket), room.expected_wait_s(ticket, self.now())),
                 tell,
@@ -122,7 +131,7 @@ class _Line:
             raise
         del self.starts[ticket]
 
-    async def wait_to_resume(self, ask: Ask, tell: Tell | None) -> None:
+    async def wait_to_resume(self, retry_after_s: Callable[[], float], tell: Tell | None) -> None:
         """Until not more calls are under way than there is room for, this one included."""
         resuming, rules = self._resuming, self._rules
         if self.room.running - len(resuming) <= self.capacity.places:
@@ -132,7 +141,7 @@ class _Line:
         try:
             await self._wait(
                 start,
-                ask,
+                retry_after_s,
                 lambda: rules.busy_s if self.capacity.places else rules.cold_s,
                 lambda: (resuming.index(start) + 1, None),
                 tell,
@@ -144,7 +153,7 @@ class _Line:
     async def _wait(
         self,
         start: asyncio.Future[None],
-        ask: Ask,
+        retry_after_s: Callable[[], float],
         patience_s: Callable[[], float],
         where: Callable[[], tuple[int, float | None]],
         tell: Tell | None,
@@ -158,9 +167,7 @@ class _Line:
                 runs_out = came + patience_s()
                 if now >= runs_out:
                     position, _ = where()
-                    raise QueueTimeout(
-                        model=self.model, waited_s=now - came, retry_after_s=self.retry_after_s(ask), position=position
-                    )
+                    raise QueueTimeout(model=self.model, waited_s=now - came, retry_after_s=retry_after_s(), position=position)
             if now < beat:
                 await asyncio.wait([start], timeout=min(runs_out, beat) - now)
             else:
@@ -176,38 +183,41 @@ class _Line:
 class QueuedPlace:
     """A place in one of the gate's lines. If waiting for it is cancelled, it is given back at once."""
 
-    __slots__ = ("_ask", "_line", "_ticket", "position")
+    __slots__ = ("_ask", "_like", "_line", "_ticket", "position")
 
-    def __init__(self, line: _Line, ask: Ask) -> None:
+    def __init__(self, line: _Line, ask: Ask, like: Like | None) -> None:
         self._line = line
         self._ask = ask
+        self._like = like
         self._ticket = Ticket(0)
         self.position = 0
 
     async def take(self, tell: Tell | None = None) -> None:
-        line, ask = self._line, self._ask
+        line, ask, like, now = self._line, self._ask, self._like, self._line.now()
+        if like is not None and line.callers.expected:
+            ask = _from(line.callers.come(like(), now), ask)
         self._ticket = ticket = Ticket(next(line.numbers))
-        decision = line.room.arrive(ticket, ask, line.now())
+        decision = line.room.arrive(ticket, ask, now)
         if decision is Decision.START:
             line.tally.at_once += 1
             return
         if decision is Decision.REJECT:
             line.tally.rejected += 1
-            raise ServerOverloaded(model=line.model, retry_after_s=line.retry_after_s(ask))
+            raise ServerOverloaded(model=line.model, retry_after_s=self.retry_after_s())
         line.tally.waited += 1
         self.position = line.room.position(ticket)
-        await line.wait_to_start(ticket, ask, tell)
+        await line.wait_to_start(ticket, self.retry_after_s, tell)
 
     async def resume(self, tell: Tell | None = None) -> None:
         self._line.tally.resumed += 1
-        await self._line.wait_to_resume(self._ask, tell)
+        await self._line.wait_to_resume(self.retry_after_s, tell)
 
     def first_token(self, took_s: float) -> None:
         line = self._line
         line.start(line.room.first_token(self._ticket, took_s, line.now()))
 
     def retry_after_s(self) -> float:
-        return self._line.retry_after_s(self._ask)
+        return self._line.expect(self._ask, self._like)
 
     def give_back(self, used: Usage = NO_USAGE) -> None:
         counted = None if used is NO_USAGE else (used.prompt_tokens, used.completion_tokens or 0)
@@ -219,3 +229,8 @@ class QueuedPlace:
 
     async def __aexit__(self, *_: object) -> None:
         self.give_back()
+
+
+def _from(caller: str, ask: Ask) -> Ask:
+    """The same, from him. (`dataclasses.replace` takes several times as long.)"""
+    return Ask(ask.tenant, ask.tier, ask.prompt_tokens, ask.output_tokens, ask.weight, ask.patience_s, caller)

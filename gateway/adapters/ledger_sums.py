@@ -46,9 +46,11 @@ class StoreSums:
         ]
 
 
-async def figures_of(sums: LedgerSums, now_ms: int, offset_ms: int) -> dict[tuple[str, Kind], tuple[int, int]]:
-    """For each scope and kind the running window, and what was used of it."""
-    figures: dict[tuple[str, Kind], tuple[int, int]] = {}
+Figures = dict[tuple[str, Kind], tuple[int, int]]  # for each scope and kind the running window, and what was used of it
+
+
+async def figures_of(sums: LedgerSums, now_ms: int, offset_ms: int) -> Figures:
+    figures: Figures = {}
     calendar = Calendar(offset_ms)
     for period, kinds in _KINDS.items():
         window, _ = window_at(period, now_ms, calendar)
@@ -63,6 +65,7 @@ _KINDS = {
     Period.DAY: (Kind.REQUESTS_PER_DAY, Kind.TOKENS_PER_DAY),
     Period.MONTH: (Kind.TOKENS_PER_MONTH, Kind.KRW_PER_MONTH),
 }
+COUNTED = frozenset().union(*_KINDS.values())
 
 
 def _scope_ids(found: Sum) -> tuple[str, ...]:

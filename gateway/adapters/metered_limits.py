@@ -61,16 +61,20 @@ class Grants(Protocol):
 
 
 class Unlimited:
-    """The reservation of a call that no limit holds for."""
+    """The reservation of a call that no limit holds for: it is only learned from."""
+
+    __slots__ = ("_habit", "_request")
+
+    def __init__(self, habit: Habit, request: Request) -> None:
+        self._habit = habit
+        self._request = request
 
     def settle(self, used: Usage | None) -> None:
-        pass
+        if used is not None:
+            _learn(self._habit, self._request, used)
 
     def headers(self) -> Headers:
         return ()
-
-
-_UNLIMITED = Unlimited()
 
 
 async def count_nothing(request: Request) -> int | None:
@@ -98,24 +102,30 @@ class Need:
 
 
 class MeteredLimits:
-    """A LimitStore over `grants`."""
+    """A LimitStore over `grants`. What it learns of calls goes into `habits`, also where they have no limits."""
 
     def __init__(
-        self, grants: Grants, clock: Clock, *, count_tokens: CountTokens = count_nothing, price: Price = free_of_charge
+        self,
+        grants: Grants,
+        clock: Clock,
+        habits: Habits | None = None,
+        *,
+        count_tokens: CountTokens = count_nothing,
+        price: Price = free_of_charge,
     ) -> None:
         self.clock = clock
         self.price = price
         self._grants = grants
         self._count_tokens = count_tokens
-        self._habits = Habits()
+        self._habits = Habits() if habits is None else habits
         self._accounts: dict[str, Account] = {}
         self._forgotten = 0
 
     async def reserve(self, principal: Principal, request: Request) -> Reservation:
-        if not principal.scopes:
-            return _UNLIMITED
-        account = self._account(principal)
         habit = self._habits.of(principal.tenant, request.model)
+        if not principal.scopes:
+            return Unlimited(habit, request)
+        account = self._account(principal)
         if request.endpoint.counted:
             prompt, answer = habit.prompt_bound(len(request.prompt)), habit.answer_allowance(request.max_tokens, request.n)
         else:
@@ -219,11 +229,10 @@ class Held:
             return
         request, need = self._request, self._need
         prompt, answer = used.prompt_tokens, used.completion_tokens or 0
-        if request.endpoint.counted:
-            if prompt:
-                need.habit.see(len(request.prompt), prompt, answer, request.n)
-            else:  # it worked for the call, and said nothing of the prompt: the client left early, or it never does
-                prompt = need.prompt if need.is_exact else need.habit.prompt_likely(len(request.prompt))
+        if request.endpoint.counted and not prompt:
+            # It worked for the call, and said nothing of the prompt: the client left early, or it never does.
+            prompt = need.prompt if need.is_exact else need.habit.prompt_likely(len(request.prompt))
+        _learn(need.habit, request, used)
         micro_krw = self._limits.price(request.model, used) if self._account.micro_krw else 0
         self._taken.settle(1, prompt + answer, micro_krw)
         if self._account.calls:
@@ -231,6 +240,11 @@ class Held:
 
     def headers(self) -> Headers:
         return self._limits.headers(self._account)
+
+
+def _learn(habit: Habit, request: Request, used: Usage) -> None:
+    if request.endpoint.counted and used.prompt_tokens:
+        habit.see(len(request.prompt), used.prompt_tokens, used.completion_tokens or 0, request.n)
 
 
 def _has(meter: Meter, tokens: int) -> bool:

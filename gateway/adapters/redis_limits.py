@@ -6,6 +6,9 @@ needs more than what is there waits for the round that asks for it, and no longe
 What a worker that is gone had left goes back through its lease file: whichever worker of the machine finds it tells its figures
 as its own. Where the machine is gone, too, what was leased stays spent until its window ends, and places of running calls until
 they expire.
+
+What Redis has lost is told again by those who hold it, in a time of grace. After that the ledger is asked for what was spent of
+days and months by workers that are gone without a trace: nothing of these limits is given before (`gateway.policy.pool`).
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.adapters.lease_file import DeadLease, LeaseFile
+from gateway.adapters.ledger_sums import COUNTED, Figures, LedgerSums, figures_of
 from gateway.adapters.meter_book import MeterBook
 from gateway.adapters.redis_link import PROBLEMS, Argument, Command, RedisLink, Script
-from gateway.errors import LimitsUnavailable
+from gateway.errors import LimitsUnavailable, UsageUnavailable
 from gateway.policy.account import Account, Shortage
 from gateway.policy.meter import Kind, Meter
 from gateway.policy.pool import Given
@@ -39,6 +43,8 @@ _WAIT_S, _WAIT_PIECES = 0.5, 5  # of a call, for one round
 _ANSWER_S = 3.0  # of Redis, before the connection is given up
 _OPEN_S = 10.0  # for a new connection, which takes several answers
 _AGAIN_S = 0.5  # between two tries to connect
+_ASK_AGAIN_S = 2.0  # the ledger, where it cannot be read
+_READ_S = 5.0  # for the ledger to be read, before a worker that starts is ready all the same
 _LOST_S = 5.0  # without Redis, before a share of the limit may be taken instead; longer than `_SILENCE_MS`
 _KEPT_PART = 200  # an idle worker keeps one part in so many of a limit, over all workers half a per cent
 
@@ -58,19 +64,29 @@ class _Told:
     window: int
     told: int
     need: int
+    settled: int
 
 
 class RedisGrants:
     """Grants of one of several workers. Use as `async with`. Keys begin with `prefix`; all of one tenant are in one slot."""
 
     def __init__(
-        self, url: str, file: LeaseFile, clock: Clock, *, offset_ms: int, without: WithoutRedis, prefix: str = "daemun"
+        self,
+        url: str,
+        file: LeaseFile,
+        clock: Clock,
+        *,
+        offset_ms: int,
+        without: WithoutRedis,
+        sums: LedgerSums | None = None,
+        prefix: str = "daemun",
     ) -> None:
         self._link = RedisLink(url)
         self._file = file
         self._clock = clock
         self._offset_ms = offset_ms
         self._without = without
+        self._sums = sums
         self._prefix = prefix
         self._book = MeterBook(file, offset_ms)
         self._exchange = Script("exchange")
@@ -87,6 +103,11 @@ class RedisGrants:
         self._adopted: dict[Meter, set[str]] = {}  # workers that are gone, and not yet said to be
         self._dead: list[DeadLease] = []  # and their files
         self._tell_all = True
+        self._epoch = -1
+        self._settled: dict[Meter, tuple[int, int]] = {}  # window and figure, when the epoch was new
+        self._known: Figures | None = None  # what the ledger had then
+        self._is_read = asyncio.Event()
+        self._to_read = asyncio.Event()
 
     async def __aenter__(self) -> RedisGrants:
         self._file.__enter__()
@@ -95,16 +116,20 @@ class RedisGrants:
                 await self._round()
         except PROBLEMS as problem:
             await self._lose(problem)
-        self._running = asyncio.create_task(self._run())
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._read())]
         wait_s = self._grace_until - self._clock.monotonic()
         if wait_s > 0:  # the first worker of all: rather ready a little later than refusing its first calls
             await asyncio.sleep(wait_s)
+        if self._lost_at is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_READ_S):
+                    await self._is_read.wait()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._running
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for _tenant, meters in self._book.tenants():
             for meter in meters:
                 meter.give_up(0)
@@ -136,6 +161,10 @@ class RedisGrants:
             need = max(1, shortage.amount - (shortage.meter.left if now < shortage.meter.ends else 0))
             of_tenant[shortage.meter] = max(of_tenant.get(shortage.meter, 0), need)
         await self._after_next_round()
+        if self._known is None:
+            for shortage in shortages:
+                if shortage.meter.kind in COUNTED and shortage.meter.lacks(shortage.amount, self._clock.monotonic()):
+                    raise LimitsUnavailable(retry_after_s=_ASK_AGAIN_S)
         return True
 
     def more_soon(self, account: Account) -> None:
@@ -231,17 +260,55 @@ class RedisGrants:
     async def _say_alive(self) -> None:
         now = self._clock.monotonic()
         keys = [f"{self._prefix}:{{workers}}:epoch", f"{self._prefix}:{{workers}}:beats"]
-        ((grace_ms, self._workers),) = await self._ask(
+        ((grace_ms, self._workers, epoch),) = await self._ask(
             [self._beat.call(keys, [self._link.run_id, self._file.owner, _GRACE_MS, _SILENCE_MS])]
         )
         self._beat_at = now + _BEAT_S
         if grace_ms:
             self._tell_all = self._tell_all or now >= self._grace_until
             self._grace_until = now + grace_ms / 1000
+        if epoch != self._epoch:
+            self._begin(epoch)
         if self._lost_at is not None:
             self._lost_at = None
             log.warning("the limits' Redis answers again")
         self._book.tidy(now)
+
+    def _begin(self, epoch: int) -> None:
+        """The store has begun anew, or this worker has: all that is known of what it may have forgotten is from before."""
+        self._epoch = epoch
+        self._adopt()
+        self._settled = {meter: (meter.window, meter.settled) for _, meters in self._book.tenants() for meter in meters}
+        self._tell_all = True
+        self._known = None
+        self._is_read.clear()
+        self._to_read.set()
+
+    async def _read(self) -> None:
+        """Ask the ledger, once in each epoch: when all have told, so that what they settled before is in it by then."""
+        while True:
+            await self._to_read.wait()
+            self._to_read.clear()
+            await asyncio.sleep(max(0.0, self._grace_until - self._clock.monotonic()))
+            epoch = self._epoch
+            try:
+                known = await self._from_ledger()
+            except UsageUnavailable as problem:
+                log.warning("the ledger cannot be read (%s): what Redis may have lost of days' and months' limits", problem)
+                await asyncio.sleep(_ASK_AGAIN_S)
+                self._to_read.set()
+                continue
+            if epoch == self._epoch:
+                self._known = known
+                self._tell_all = True
+                self._is_read.set()
+                self._wake.set()
+
+    async def _from_ledger(self) -> Figures:
+        if self._sums is None:
+            return {}
+        now_ms = int((self._clock.monotonic() + self._ahead_s) * 1000)
+        return await figures_of(self._sums, now_ms, self._offset_ms)
 
     async def _ask(self, commands: Sequence[Command]) -> list[list[int]]:
         async with asyncio.timeout(_ANSWER_S):
@@ -299,7 +366,9 @@ class RedisGrants:
             for meter, need in of_tenant.items():
                 if meter.kind is Kind.CONCURRENT and now >= meter.ends:
                     meter.give_up(0)  # others may have them by now
-                told.append(_Told(meter, meter.window, meter.told(), need if now >= self._grace_until else 0))
+                window, settled = self._settled.get(meter, (0, 0))
+                settled = settled if window == meter.window else 0
+                told.append(_Told(meter, meter.window, meter.told(), need if now >= self._grace_until else 0, settled))
             wanted.append((tenant, told))
         return wanted
 
@@ -330,4 +399,14 @@ class RedisGrants:
             meter = one.meter
             lasts_ms = _PLACES_LAST_MS if meter.kind is Kind.CONCURRENT else 0
             arguments += [meter.period.value, meter.calendar.phase_ms, meter.limit, one.window, one.told, one.need, lasts_ms]
+            arguments += [one.settled, *self._known_of(meter)]
         return self._exchange.call(keys, arguments)
+
+    def _known_of(self, meter: Meter) -> tuple[int, int, int]:
+        """What the ledger has, of which window, in which epoch; of minutes and of what runs nothing, for they are soon over."""
+        if meter.kind not in COUNTED:
+            return 0, 0, 0
+        if self._known is None:
+            return -1, 0, self._epoch
+        window, used = self._known.get((meter.scope_id, meter.kind), (0, 0))
+        return used, window, self._epoch

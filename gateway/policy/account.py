@@ -109,7 +109,9 @@ class Taken:
         self._settled = True
         account, windows, at = self._account, self._windows, 0
         for meter in account.requests:
-            if not requests:
+            if requests:
+                meter.reserved -= 1  # it stays spent
+            else:
                 meter.settle(windows[at], 1, 0)
             at += 1
         for meter in account.tokens:

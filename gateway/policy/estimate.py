@@ -4,6 +4,10 @@ model.
 No bytes-per-token is assumed: Korean has two or three bytes a token, English four, base64 one and a half, and the same tenant
 tends to send the same. Nothing learned yet means that a token may be a single byte. The answer's allowance follows what the
 tenant's answers really have, not the `max_tokens` that it sends: most clients send none, or a huge one.
+
+Two ask, and are told what was learned from the same calls. Limits reserve what a call uses *at most*, since what it uses beyond
+that is owed. The waiting room weighs calls, and routing replicas' load, by what they use *on average*: of many calls at once
+that is what they come to, and a bound would keep room free that nobody uses.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ _TEMPLATE_TOKENS = 256  # what a chat template may add that the request does not
 _LEAST_SEEN = 3  # calls, before what was learned is believed
 _LEARNS = 0.1  # weight of one more call
 _FIRST_ANSWER_TOKENS = 256
+_USUAL_TOKENS_A_BYTE = 1 / 4
 _FEWEST_TOKENS_A_BYTE = 1 / 12  # long common words; a prompt that seems to have fewer still could not fit
 
 Name = tuple[str, str]  # a tenant's and a model's
@@ -70,11 +75,27 @@ class Habit:
         usual = int(self._answer_tokens.high) + 1 if seen else _FIRST_ANSWER_TOKENS
         return n * (usual if max_tokens is None or usual < max_tokens else max_tokens)
 
+    def prompt_mean(self, prompt_bytes: int) -> int:
+        """For weighing calls against each other."""
+        seen = self._tokens_a_byte.seen >= _LEAST_SEEN
+        return int(prompt_bytes * self._tokens_a_byte.mean) if seen else usual_prompt(prompt_bytes)
+
+    def answer_mean(self, max_tokens: int | None, n: int) -> int:
+        """The same, of `n` answers together."""
+        seen = self._answer_tokens.seen >= _LEAST_SEEN
+        usual = int(self._answer_tokens.mean) + 1 if seen else _FIRST_ANSWER_TOKENS
+        return n * (usual if max_tokens is None or usual < max_tokens else max_tokens)
+
     def see(self, prompt_bytes: int, prompt_tokens: int, answer_tokens: int, n: int) -> None:
         """What a call has really used."""
         if prompt_bytes and prompt_tokens:
             self._tokens_a_byte.see(prompt_tokens / prompt_bytes)
         self._answer_tokens.see(answer_tokens / n)
+
+
+def usual_prompt(prompt_bytes: int) -> int:
+    """Where nothing was learned, and where nobody counts."""
+    return int(prompt_bytes * _USUAL_TOKENS_A_BYTE)
 
 
 class Habits:

@@ -81,6 +81,7 @@ class Meter:
         "low",
         "period",
         "refused",
+        "reserved",
         "scope_id",
         "spent",
         "window",
@@ -96,6 +97,7 @@ class Meter:
         self.ends = NEVER
         self.granted = 0
         self.spent = 0
+        self.reserved = 0  # of what is spent, by calls that are not over
         self.low = 0  # with less than this left, more should be asked for
         self.left_elsewhere = 0  # what nobody held when that was last heard; below zero where more was used than the limit
         self.refused = 0  # the amount of a call that was turned away since the last look
@@ -110,12 +112,18 @@ class Meter:
     def left(self) -> int:
         return self.granted - self.spent
 
+    @property
+    def settled(self) -> int:
+        """What calls that are over have spent."""
+        return max(0, self.spent - self.reserved)
+
     def lacks(self, amount: int, now: float) -> bool:
         return self.granted - self.spent < amount or now >= self.ends
 
     def take(self, amount: int) -> bool:
         """True if little is left then."""
         self.spent += amount
+        self.reserved += amount
         self.is_used = True
         if self.kept is not None:
             self.kept[2] = self.spent
@@ -123,6 +131,7 @@ class Meter:
 
     def settle(self, window: int, took: int, used: int) -> None:
         """What was taken in that window turned out to be so much. Unused of a past window is gone, overuse is owed."""
+        self.reserved -= took
         if window != self.window and used <= took:
             return
         self.spent += used - took

@@ -4,7 +4,7 @@
 -- KEYS: a hash: "run" the server's run_id, "beat" when somebody was last heard of, "until" the end of the time of grace; a hash of
 --       workers and when each was heard of.
 -- ARGV: run_id, worker, grace (ms), longest silence (ms)
--- Returns: ms of grace left, live workers.
+-- Returns: ms of grace left, live workers, the end of the last time of grace: the epoch's name, greater than any before it.
 
 local run_id, worker, grace, silence = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local clock = redis.call("TIME")
@@ -25,4 +25,4 @@ for i = 1, #beats, 2 do
         live = live + 1
     end
 end
-return { math.max(0, til - now), live }
+return { math.max(0, til - now), live, til }

@@ -1,13 +1,15 @@
 -- One worker tells what it holds of some of a tenant's limits, and is given slices of them. gateway/policy/pool.py and window.py are
 -- the same in Python; a test holds the two to each other.
 --
--- KEYS: a hash for each limit: "w" its window, "o" what is owed, "h:<worker>" "<amount> <number> <until, ms>".
+-- KEYS: a hash for each limit: "w" its window, "o" what is owed, "l" what only the ledger knows to be spent, "e" in which epoch that
+--       was last asked, "h:<worker>" "<amount> <number> <until, ms> <settled>".
 -- ARGV: worker, number, live workers, zone offset (ms), ms ahead of the clock (0 but in tests), dead workers (joined by commas),
---       then for each limit: period, phase (ms), limit, window, told, need, how long it lasts (ms)
+--       then for each limit: period, phase (ms), limit, window, told, need, how long it lasts (ms), settled, what the ledger knows
+--       (-1 if it was not read yet), of which window, the epoch
 -- Returns the time in ms, and for each limit: window, ms left, slice, left.
 
 local MINUTE, DAY = 60000, 86400000
-local PER_LIMIT = 7
+local PER_LIMIT = 11
 local worker, number, workers = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local offset, ahead, dead = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local clock = redis.call("TIME")
@@ -57,19 +59,24 @@ end
 
 local function exchange(key, at)
     local limit, window, told = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
-    local need, lasts = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
+    local need, lasts, settled = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6]), tonumber(ARGV[at + 7])
+    local known, known_window, now_epoch = tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9]), tonumber(ARGV[at + 10])
     local current, left_ms, matters = window_at(ARGV[at], tonumber(ARGV[at + 1]))
     local fields = redis.call("HGETALL", key)
-    local running, owed, others, mine, own_number = 0, 0, 0, 0, nil
+    local running, owed, lost, epoch, others, others_settled, mine, own_number = 0, 0, 0, -1, 0, 0, 0, nil
     for i = 1, #fields, 2 do
         local name, value = fields[i], fields[i + 1]
         if name == "w" then
             running = tonumber(value)
         elseif name == "o" then
             owed = tonumber(value)
+        elseif name == "l" then
+            lost = tonumber(value)
+        elseif name == "e" then
+            epoch = tonumber(value)
         else
             local holder = string.sub(name, 3)
-            local amount, its_number, till = string.match(value, "^(%S+) (%S+) (%S+)$")
+            local amount, its_number, till, its_settled = string.match(value, "^(%S+) (%S+) (%S+) (%S+)$")
             till = tonumber(till)
             local over = till > 0 and till <= now and running >= current
             local gone = running >= current and string.find("," .. dead .. ",", "," .. holder .. ",", 1, true)
@@ -79,31 +86,41 @@ local function exchange(key, at)
                 mine, own_number = tonumber(amount), tonumber(its_number)
             else
                 others = others + tonumber(amount)
+                others_settled = others_settled + tonumber(its_settled)
             end
         end
     end
     if current > running then
         if running > 0 then
-            owed = math.max(0, owed + others + mine - limit * (current - running))
+            owed = math.max(0, owed + lost + others + mine - limit * (current - running))
         end
-        others, mine, own_number = 0, 0, nil
+        lost, others, others_settled, mine, own_number = 0, 0, 0, 0, nil
         running = current
         redis.call("DEL", key)
-        redis.call("HSET", key, "w", whole(running), "o", whole(owed))
+        redis.call("HSET", key, "w", whole(running), "o", whole(owed), "l", "0", "e", whole(epoch))
     end
     if own_number and own_number >= number then
-        return running, left_ms, 0, limit - owed - others - mine
+        return running, left_ms, 0, limit - owed - lost - others - mine
     end
     if window ~= running then
-        told = 0
+        told, settled = 0, 0
     end
-    local free = limit - owed - others - told
+    if known >= 0 and now_epoch > epoch then
+        lost = math.max(lost, (known_window == running and known or 0) - others_settled - settled)
+        epoch = now_epoch
+        redis.call("HSET", key, "l", whole(lost), "e", whole(epoch))
+    end
+    local free = limit - owed - lost - others - told
     local slice = 0
-    if need > 0 and need <= free then
+    if epoch >= now_epoch and need > 0 and need <= free then
         slice = math.min(free, math.max(need, math.floor(free / (2 * workers))))
     end
     local till = lasts > 0 and now + lasts or 0
-    redis.call("HSET", key, "h:" .. worker, whole(told + slice) .. " " .. whole(number) .. " " .. whole(till))
+    local amount = told + slice
+    if epoch >= now_epoch then
+        settled = amount
+    end
+    redis.call("HSET", key, "h:" .. worker, whole(amount) .. " " .. whole(number) .. " " .. whole(till) .. " " .. whole(settled))
     redis.call("PEXPIRE", key, matters)
     return running, left_ms, slice, free - slice
 end

@@ -40,6 +40,10 @@ steps = st.fixed_dictionaries(
         "lasts_ms": st.sampled_from([0, 0, 500]),
         "dead": st.sets(st.sampled_from(WORKERS), max_size=2),
         "stale": st.booleans(),
+        "settled": st.integers(0, 300),
+        "known": st.integers(-1, 1500),
+        "known_behind": st.integers(0, 1),
+        "epoch": st.sampled_from([0, 0, 0, 1, 1_800_000_000_000]),
     }
 )
 
@@ -66,6 +70,10 @@ def test_script_answers_as_the_model_does(
             workers=int(str(step["workers"])),
             lasts_ms=int(str(step["lasts_ms"])),
             dead=tuple(sorted(step["dead"])),  # type: ignore[call-overload]
+            settled=int(str(step["settled"])),
+            known=int(str(step["known"])),
+            known_window=max(0, window - int(str(step["known_behind"]))),
+            epoch=int(str(step["epoch"])),
         )
         now_ms, given = run(client, ask, ahead_ms)
         assert given == pool.exchange(ask, now_ms)
@@ -75,6 +83,7 @@ def test_script_answers_as_the_model_does(
 def run(client: redis.Redis, ask: Ask, ahead_ms: int) -> tuple[int, Given]:
     arguments: list[str | int] = [ask.worker, ask.number, ask.workers, ask.calendar.offset_ms, ahead_ms, ",".join(ask.dead)]
     arguments += [ask.period.value, ask.calendar.phase_ms, ask.limit, ask.window, ask.told, ask.need, ask.lasts_ms]
+    arguments += [ask.settled, ask.known, ask.known_window, ask.epoch]
     answer = client.evalsha(SCRIPT.digest, 1, "limit", *arguments)
     now_ms, *figures = answer
     return now_ms, Given(*figures)

@@ -9,6 +9,7 @@ from gateway.app import assemble
 from gateway.entry import Entry
 from gateway.ledger_query import Group, LedgerQuery, UsageStore, UsageSum
 from gateway.policy.admission import Ask, Capacity, Rules
+from gateway.policy.estimate import Habits
 from gateway.policy.limits import Tier
 from gateway.ports import Ports, Principal, Replica
 from gateway.settings import GatewaySettings
@@ -65,6 +66,7 @@ class House:
         self.settings = settings
         self.tenants = FakeTenants({"dm-anna": ANNA, "dm-bora": BORA, "dm-chan": CHAN})
         self.limits = limits or FakeLimits()
+        self.habits = Habits()
         self.clock = LoopClock()
         rules = Rules(most_waiting, busy_s=30, cold_s=120, prompt_s=30)
         self.gate = PressedGate(AsyncioGate(rules, self.clock, spread=lambda: 0.0))
@@ -77,7 +79,7 @@ class House:
     def use(self, upstream: FakeUpstream) -> None:
         """Put these engines behind the gateway."""
         self.upstream = upstream
-        ports = Ports(self.clock, self.tenants, self.limits, self.gate, self.fleet, upstream, self.ledger)
+        ports = Ports(self.clock, self.tenants, self.limits, self.gate, self.fleet, upstream, self.ledger, self.habits)
         self.app = assemble(ports, self.settings, usage_store=self.usage or NoUsage())
         self.client = FakeClient(self.app, authorization="Bearer dm-anna")
         self.stranger = FakeClient(self.app)

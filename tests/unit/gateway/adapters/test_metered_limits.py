@@ -19,6 +19,7 @@ from gateway.adapters.metered_limits import MeteredLimits, reset_text
 from gateway.adapters.sqlite_ledger import SqliteLedger
 from gateway.call_error import CallError
 from gateway.ledger_query import Group, LedgerQuery, UsageSum
+from gateway.policy.estimate import Habits
 from gateway.policy.limits import Limits
 from gateway.policy.meter import Kind, Meter
 from gateway.policy.window import phase_of
@@ -172,6 +173,17 @@ def fill(ledger: SqliteLedger, clock: FakeClock) -> None:
         )
     ]
     ledger.write(rows(entries))
+
+
+async def test_calls_without_limits_are_learned_from_as_those_with(clock: FakeClock, tmp_path: Path) -> None:
+    habits = Habits()
+    async with LocalGrants(LeaseFile(tmp_path), clock, offset_ms=OFFSET_MS) as grants:
+        store = MeteredLimits(grants, clock, habits)
+        for who in (Principal("k", "학교", "p"), principal(Limits(requests_per_day=99))):
+            for used in (Usage(10, 30), Usage(10, 50), Usage(10, 40), None, Usage(0, 7)):
+                (await store.reserve(who, request(max_tokens=8000))).settle(used)
+            assert habits.of(who.tenant, "m").answer_mean(8000, 1) == 41
+            assert habits.of(who.tenant, "m").prompt_mean(2 * len(request().prompt)) == 20
 
 
 async def test_file_of_a_process_that_still_runs_is_left_alone(clock: FakeClock, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from hypothesis import settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.policy.meter import Kind, Meter
-from gateway.policy.pool import Ask, Given, Held, Pool
+from gateway.policy.pool import Ask, Given, Pool
 from gateway.policy.window import window_at
 
 LIMIT = 6
@@ -28,17 +29,22 @@ class Worker:
     adopted: set[str] = field(default_factory=set)
     sent: list[tuple[Ask, float]] = field(default_factory=list)  # on their way to the pool, on several connections
     heard: tuple[Ask, float, Given] | None = None  # and back
+    running: list[int] = field(default_factory=list)  # the windows of its calls
+    settled: tuple[int, int] = (0, 0)  # window and figure, as of when it first told in this epoch
 
 
 class World(RuleBasedStateMachine):
-    """Workers of one limit, their figures kept in memory that outlives them, and the pool that they take from."""
+    """Workers of one limit, their figures kept in memory that outlives them, the pool that they take from, and the ledger."""
 
     @initialize(kind=st.sampled_from([Kind.REQUESTS_PER_MINUTE, Kind.REQUESTS_PER_DAY]))
     def begin(self, kind: Kind) -> None:
         self.kind = kind
         self.now_ms = START_MS
         self.pool = Pool()
-        self.snapshot: list[tuple[int, int, dict[str, tuple[int, int]]]] = [(0, 0, {})]
+        self.snapshot = [Pool()]
+        self.ledger: dict[int, int] = defaultdict(int)
+        self.epoch = 0
+        self.known: tuple[int, int] | None = (0, 0)  # of a window, as read in this epoch
         self.numbers, self.names = count(1), count(1)
         self.workers: list[Worker] = []
         self.gone: list[Worker] = []
@@ -65,14 +71,24 @@ class World(RuleBasedStateMachine):
         for _ in range(calls):
             if not worker.meter.lacks(1, self.now):
                 worker.meter.take(1)
+                worker.running.append(worker.meter.window)
                 self.admitted[worker.meter.window] += 1
 
     @rule(which=st.integers(0, 3))
     def a_call_gives_its_request_back(self, which: int) -> None:
         worker = self.workers[which % len(self.workers)]
-        if worker.meter.spent > 0 and self.admitted[worker.meter.window] > 0 and self.now < worker.meter.ends:
+        if worker.meter.window in worker.running and self.now < worker.meter.ends:
+            worker.running.remove(worker.meter.window)
             worker.meter.settle(worker.meter.window, 1, 0)
             self.admitted[worker.meter.window] -= 1
+
+    @rule(which=st.integers(0, 3), calls=st.integers(1, 9))
+    def calls_end(self, which: int, calls: int) -> None:
+        worker = self.workers[which % len(self.workers)]
+        for window in worker.running[:calls]:
+            worker.meter.settle(window, 1, 1)
+            self.ledger[window] += 1
+        del worker.running[:calls]
 
     @rule(which=st.integers(0, 3), need=st.integers(0, 4), keep=st.none() | st.integers(0, 3))
     def asks(self, which: int, need: int, keep: int | None) -> None:
@@ -81,7 +97,10 @@ class World(RuleBasedStateMachine):
         meter = worker.meter
         if keep is not None:
             meter.give_up(keep)
+        if worker.must_tell and worker.settled[0] < 0:
+            worker.settled = meter.window, meter.settled
         grace = any(other.must_tell for other in self.workers)
+        known_window, known = self.known or (0, -1)
         dead = tuple(worker.adopted)
         ask = Ask(
             worker.name,
@@ -94,6 +113,10 @@ class World(RuleBasedStateMachine):
             0 if grace else need,
             workers=len(self.workers),
             dead=dead,
+            settled=worker.settled[1] if worker.settled[0] == meter.window else 0,
+            known=known,
+            known_window=known_window,
+            epoch=self.epoch,
         )
         worker.heard = None
         worker.sent.append((ask, self.now))
@@ -133,6 +156,19 @@ class World(RuleBasedStateMachine):
     @rule(which=st.integers(0, 3))
     def worker_is_killed(self, which: int) -> None:
         self.gone.append(self.workers.pop(which % len(self.workers)))
+        self._is_over_for(self.gone[-1])
+
+    @precondition(lambda self: len(self.workers) > 1 and self.kind is Kind.REQUESTS_PER_DAY and not self.gone)
+    @rule(which=st.integers(0, 3))
+    def machine_is_gone(self, which: int) -> None:
+        """And its worker's file with it: only the ledger has the calls, those that were over."""
+        self._is_over_for(self.workers.pop(which % len(self.workers)))
+
+    def _is_over_for(self, worker: Worker) -> None:
+        """Its calls end with it. That the ledger has them is not promised: those under way at a death may be let through anew."""
+        for window in worker.running:
+            self.ledger[window] += 1
+        worker.running.clear()
 
     @precondition(lambda self: self.gone)
     @rule(which=st.integers(0, 3))
@@ -146,19 +182,41 @@ class World(RuleBasedStateMachine):
 
     @rule()
     def pool_is_saved(self) -> None:
-        held = {name: (held.amount, held.number) for name, held in self.pool.held.items()}
-        self.snapshot.append((self.pool.window, self.pool.owed, held))
+        self.snapshot.append(deepcopy(self.pool))
 
     @precondition(lambda self: not self.gone)  # figures that nobody has cannot be told again
     @rule(old=st.integers(0, 20))
     def pool_begins_anew_with_old_data_or_none(self, old: int) -> None:
-        window, owed, held = self.snapshot[old % len(self.snapshot)]
-        self.pool = Pool(window, owed)
-        for name, (amount, number) in held.items():
-            self.pool.held[name] = Held(amount, number, 0)
+        self.pool = deepcopy(self.snapshot[old % len(self.snapshot)])
+        self.epoch, self.known = self.epoch + 1, None
         for worker in self.workers:
-            worker.must_tell, worker.heard = True, None
+            worker.must_tell, worker.heard, worker.settled = True, None, (-1, 0)
             worker.sent.clear()
+
+    @precondition(lambda self: self.known is None and not self.gone)
+    @rule()
+    def ledger_is_read(self) -> None:
+        """When all have told again."""
+        if not any(worker.must_tell for worker in self.workers):
+            self.known = self.window(), self.ledger[self.window()]
+
+    @precondition(lambda self: self.known is None and not self.gone)
+    @rule()
+    def time_of_grace_passes_as_it_should(self) -> None:
+        for number in range(len(self.workers)):
+            self.asks(number, 0, None)
+            self.reaches_the_pool(number, False)
+            self.comes_back(number, False)
+        self.ledger_is_read()
+
+    @precondition(lambda self: len(self.workers) > 1 and self.kind is Kind.REQUESTS_PER_DAY and not self.gone)
+    @rule(which=st.integers(0, 3), old=st.integers(0, 20), calls=st.integers(1, 9))
+    def machine_and_the_pools_data_are_gone(self, which: int, old: int, calls: int) -> None:
+        self.calls_that_need_more_come(which, calls)
+        self.machine_is_gone(which)
+        self.pool_begins_anew_with_old_data_or_none(old)
+        self.time_of_grace_passes_as_it_should()
+        self.calls_that_need_more_come(which, calls)
 
     @rule(later_ms=st.sampled_from([1, 1000, 20_000, 61_000, 86_400_000]))
     def time_passes(self, later_ms: int) -> None:
@@ -184,3 +242,39 @@ def test_ask_that_was_overtaken_says_nothing_any_more() -> None:
     assert pool.exchange(ask("a", 3, 0, LIMIT), START_MS).slice == LIMIT
     pool.exchange(ask("a", 2, 0, 0), START_MS)
     assert pool.exchange(ask("b", 1, 0, 1), START_MS).slice == 0
+
+
+def spent_by(worker: str, number: int, told: int, *, epoch: int, settled: int = 0, known: int = -1, need: int = 0) -> Ask:
+    meter = Meter(SCOPE, Kind.REQUESTS_PER_DAY, LIMIT, 0)
+    window, _ = window_at(meter.period, START_MS, meter.calendar)
+    ask = Ask(worker, number, LIMIT, meter.period, meter.calendar, window, told, need)
+    return replace(ask, settled=settled, known=known, known_window=window, epoch=epoch)
+
+
+def test_store_that_lost_nothing_counts_nothing_twice() -> None:
+    """One worker is gone with three calls, two of them in the ledger; another has two, one of them in the ledger."""
+    pool = Pool()
+    pool.exchange(spent_by("gone", 1, 0, epoch=1, known=0), START_MS)
+    pool.exchange(spent_by("gone", 2, 3, epoch=1, known=0), START_MS)
+    pool.exchange(spent_by("lives", 1, 0, epoch=1, known=0), START_MS)
+    pool.exchange(spent_by("lives", 2, 2, epoch=2, settled=1), START_MS)
+    given = pool.exchange(spent_by("lives", 3, 2, epoch=2, settled=1, known=3), START_MS)
+    assert (pool.lost, given.left) == (0, LIMIT - 3 - 2)
+
+
+def test_store_that_lost_all_counts_what_the_ledger_knows_of_those_that_are_gone() -> None:
+    """Three calls of theirs are in the ledger, and one of two of a worker that lives."""
+    pool = Pool()
+    pool.exchange(spent_by("lives", 1, 2, epoch=2, settled=1), START_MS)
+    assert pool.exchange(spent_by("lives", 2, 2, epoch=2, settled=1, need=1), START_MS).slice == 0, "the ledger was not asked yet"
+    given = pool.exchange(spent_by("new", 1, 0, epoch=2, known=4, need=1), START_MS)
+    assert (pool.lost, given.slice, given.left) == (3, 1, 0)
+    assert pool.exchange(spent_by("lives", 3, 2, epoch=2, settled=1, known=4), START_MS).left == 0, "and it is asked once"
+
+
+def test_next_window_begins_without_what_was_lost_in_the_one_before() -> None:
+    pool = Pool()
+    pool.exchange(spent_by("new", 1, 0, epoch=1, known=4), START_MS)
+    assert pool.lost == 4
+    given = pool.exchange(spent_by("new", 2, 0, epoch=1, known=4, need=1), START_MS + 86_400_000)
+    assert (pool.lost, given.slice + given.left) == (0, LIMIT)

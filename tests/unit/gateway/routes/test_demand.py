@@ -53,6 +53,26 @@ async def test_running_and_waiting_calls_and_their_tokens_are_shown_by_tier() ->
     await asyncio.gather(*calls)
 
 
+async def test_calls_weigh_what_their_tenants_calls_of_the_model_usually_come_to() -> None:
+    house = House(Script(head="hangs"), places=3)
+    for _ in range(3):
+        house.habits.of("anna", MODEL).see(100, 50, 30, 1)
+    prompt = b'[{"role":"user","content":"' + b"a" * 170 + b'"}]'
+    for fields, tokens in ((b"", 131), (b',"max_tokens":30000', 131), (b',"max_tokens":10', 110)):
+        body = b'{"model":"%b","messages":%b%b}' % (MODEL.encode(), prompt, fields)
+        before = (await demand(house))[MODEL]["tiers"]["paid"]["running_tokens"]
+        call = asyncio.create_task(house.client.post(CHAT, body))
+        await asyncio.sleep(0.1)
+        assert (await demand(house))[MODEL]["tiers"]["paid"]["running_tokens"] - before == tokens
+        call.cancel()
+        await asyncio.wait([call])
+
+
+async def test_only_worker_says_that_it_is_the_only_one() -> None:
+    shown = json.loads((await House(answers()).stranger.request("GET", DEMAND)).body)
+    assert shown["workers"] == {"count": 1, "oldest_s": 0.0}
+
+
 async def test_who_comes_by_a_proxy_is_shown_nothing() -> None:
     stranger = House(answers()).stranger
     assert (await stranger.request("GET", DEMAND, x_forwarded_for="203.0.113.9")).status == 404

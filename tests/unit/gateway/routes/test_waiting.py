@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from gateway.policy.admission import Capacity
 from gateway.protocol.openai import UsageWish
 from tests.fakes import FakeClient, FakeConnection, Leaving, Received, Script
-from tests.unit.gateway.house import MODEL, A, House
+from tests.unit.gateway.house import ANNA, MODEL, A, House
 from tests.unit.gateway.routes.test_inference import ANSWER, CHAT, STREAM, TALK, WHOLE, answers, says
 
 WORDS = b"".join(TALK.events(UsageWish.NONE))
@@ -173,3 +174,41 @@ async def test_call_whose_replica_is_full_keeps_its_place_while_it_tries_another
     assert done == {first}
     assert [call[0] for call in house.upstream.calls[:2]] == ["a", "b"]
     assert json.loads((await second).body)["id"] == "1"
+
+
+async def test_who_was_told_to_come_again_is_told_from_a_newcomer_of_the_same_tenant() -> None:
+    """Each is turned away; the newcomer, at the time that the first was told, gets a time of his own and leaves the first his."""
+    house = House(Script(head="hangs"), places=1)
+    running = asyncio.create_task(house.client.post(CHAT, WHOLE))
+    await asyncio.sleep(0.1)
+
+    async def turned_away(words: str) -> int:
+        body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": words}]}).encode()
+        received = await house.client.post(CHAT, body, x_daemun_max_wait_s="0")
+        assert received.status == 503
+        return int(received.headers["retry-after"])
+
+    def promised() -> int:
+        return house.gate.demand(MODEL).promised
+
+    await asyncio.sleep(await turned_away("first"))
+    assert promised() == 1
+    await turned_away("newcomer")
+    assert promised() == 2
+    await turned_away("first")
+    assert promised() == 2, "his first promise is kept, and he has another"
+    await running
+
+
+async def test_same_words_of_another_key_or_user_are_another_callers() -> None:
+    house = House(Script(head="hangs"), places=1)
+    house.tenants.keys["dm-anna-2"] = replace(ANNA, key_id="key_anna_2")
+    running = asyncio.create_task(house.client.post(CHAT, WHOLE))
+    await asyncio.sleep(0.1)
+    for promised, (key, user) in enumerate([("anna", "u1"), ("anna", "u2"), ("anna-2", "u1"), ("anna", "u1")], 1):
+        body = json.dumps({"model": MODEL, "messages": [], "user": user}).encode()
+        received = await house.client.post(CHAT, body, x_daemun_max_wait_s="0", authorization=f"Bearer dm-{key}")
+        if promised == 1:
+            await asyncio.sleep(int(received.headers["retry-after"]))
+        assert house.gate.demand(MODEL).promised == min(promised, 3)
+    await running
