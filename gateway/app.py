@@ -69,7 +69,7 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
         look_s=settings.look_s,
         probe_timeout_s=settings.probe_timeout_s,
     )
-    Supply(fleet, gate, places_per_replica=queue.places_per_replica)
+    Supply(fleet, gate, places_per_replica=queue.places_per_replica, workers=settings.workers)
     timeouts = settings.timeouts
     upstream = HttpUpstream(Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.between_chunks_s))
     journal = Journal(journal_folder(state_dir))

@@ -46,6 +46,7 @@ MODULES = (
     "gateway.policy.answer_window",
     "gateway.policy.ask",
     "gateway.policy.breaker",
+    "gateway.policy.caller",
     "gateway.policy.cost",
     "gateway.policy.demand",
     "gateway.policy.drain",

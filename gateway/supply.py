@@ -8,12 +8,15 @@ from gateway.ports import Fleet, Gate
 
 
 class Supply:
-    """A replica runs `places_per_replica` calls, and as many tokens as its KV cache holds, where its engine tells."""
+    """A replica runs `places_per_replica` calls, and as many tokens as its KV cache holds, where its engine tells. Each of
+    several `workers` gives out its part of both: together they must not give out more than there is.
+    """
 
-    def __init__(self, fleet: Fleet, gate: Gate, *, places_per_replica: int) -> None:
+    def __init__(self, fleet: Fleet, gate: Gate, *, places_per_replica: int, workers: int = 1) -> None:
         self._fleet = fleet
         self._gate = gate
         self._places = places_per_replica
+        self._workers = workers
         self._kv_tokens: dict[str, int] = {}  # by replica
         fleet.on_change(self._changed)
         fleet.on_pressure(self._told)
@@ -35,8 +38,8 @@ class Supply:
         ready = self._fleet.ready(model)
         tokens = [self._kv_tokens.get(replica.id, 0) for replica in ready]
         return Capacity(
-            places=len(ready) * self._places,
-            tokens=sum(tokens) if all(tokens) else 0,
+            places=max(len(ready) * self._places // self._workers, min(1, len(ready))),
+            tokens=sum(tokens) // self._workers if all(tokens) else 0,
             starting=self._fleet.starting(model),
             replicas=len(ready),
         )
