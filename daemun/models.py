@@ -14,7 +14,7 @@ from daemun.context import print_table
 from daemun.plan_shown import plan_as_json, plan_as_text
 from daemun.problem import Problem
 from serving.card import QuantFormat
-from serving.planning.gpu import Gpus, UnknownGpu, parse_gpus
+from serving.planning.gpu import KINDS, Gpus, UnknownGpu, parse_gpus
 from serving.planning.memory import WEIGHT_BYTES
 from serving.planning.plan import Question, make_plan
 from serving.shape import UNKNOWN, NotKnown, Shape
@@ -46,9 +46,15 @@ def _read(model: str) -> ModelSpec:
 
 
 @app.command("list")
-def list_models(as_json: AsJson = False) -> None:
+def list_models(
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The tables of docs/catalog.md.")] = False,
+) -> None:
     """The catalogue: id, family, parameters, licence in a word, and whether the pinned vLLM serves it."""
     specs = [_read(model) for model in known_models()]
+    if markdown:
+        typer.echo(f"{models_table(specs)}\n\n{gpus_table()}")
+        return
     if as_json:
         typer.echo(json.dumps([_summary(spec) for spec in specs], ensure_ascii=False, indent=2))
         return
@@ -59,6 +65,28 @@ def list_models(as_json: AsJson = False) -> None:
         images = "yes" if spec.images else ""
         table.add_row(spec.id, spec.family, parameters(spec.shape), context, _use(spec), images, served)
     print_table(table)
+
+
+def models_table(specs: Iterable[ModelSpec]) -> str:
+    """The catalogue for docs/catalog.md."""
+    rows = ["| id | family | parameters | context | licence | served | runs on (weights) |", "|---|---|---|---|---|---|---|"]
+    for spec in specs:
+        gpus = ", ".join(f"{one.gpus.replace(':', ' × ')} ({one.quant})" for one in spec.suggestions) or "not reckoned"
+        served = "yes" if spec.support.served else "no"
+        licence = f"{spec.licence}: {_use(spec)}"
+        row = (f"`{spec.id}`", spec.family, parameters(spec.shape), f"{spec.context_tokens:,}", licence, served, gpus)
+        rows.append(f"| {' | '.join(map(str, row))} |")
+    return "\n".join(rows)
+
+
+def gpus_table() -> str:
+    """The GPU kinds for docs/catalog.md."""
+    rows = ["| kind | memory | bandwidth | bf16 | fp8 | int8 | int4 | W | source |", "|---|---|---|---|---|---|---|---|---|"]
+    for kind in KINDS.values():
+        rates = (f"{rate:g}" if rate else "–" for rate in (kind.bf16, kind.fp8, kind.int8, kind.int4))
+        row = (kind.name, f"{kind.memory_gib:.1f} GiB", f"{kind.bandwidth_gb_s:,} GB/s", *rates, str(kind.watts), kind.source)
+        rows.append(f"| {' | '.join(row)} |")
+    return "\n".join(rows)
 
 
 @app.command()

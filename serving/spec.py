@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from serving.card import Description as Description
 from serving.card import (
@@ -66,7 +66,7 @@ class EngineSpec(Frozen):
     )
     kv_cache_gib: float = Field(1.0, gt=0, description="Memory for the KV cache of one replica on a CPU.")
     enforce_eager: bool = Field(False, description="Skip compilation: the replica starts sooner and computes slower.")
-    extra_args: dict[str, str | int | float | bool] = Field(
+    extra_args: dict[str, JsonValue] = Field(
         default_factory=dict, description="Further vLLM engine arguments, by their Python names."
     )
 

@@ -113,3 +113,12 @@ def test_question_that_cannot_be_answered_is_one_sentence(run: Run, arguments: t
     assert out == ""
     assert sentence in err
     assert err.count("\n") == 1
+
+
+def test_tables_of_the_document_are_those_of_the_catalogue(run: Run) -> None:
+    """`daemun models list --markdown` prints them anew."""
+    document = (Path(__file__).parents[3] / "docs" / "catalog.md").read_text(encoding="utf-8")
+    tables = run("list", "--markdown")[1].strip().split("\n\n")
+    assert len(tables) == 2
+    for table in tables:
+        assert table in document
