@@ -62,6 +62,8 @@ def list_models(
     for spec in specs:
         context = f"{spec.context_tokens:,}"
         served = "yes" if spec.support.served else f"no: {_reason(spec)}"
+        if spec.support.served and not spec.support.cpu:
+            served = f"on GPUs: {_reason(spec)}"
         images = "yes" if spec.images else ""
         table.add_row(spec.id, spec.family, parameters(spec.shape), context, _use(spec), images, served)
     print_table(table)
@@ -72,7 +74,7 @@ def models_table(specs: Iterable[ModelSpec]) -> str:
     rows = ["| id | family | parameters | context | licence | served | runs on (weights) |", "|---|---|---|---|---|---|---|"]
     for spec in specs:
         gpus = ", ".join(f"{one.gpus.replace(':', ' × ')} ({one.quant})" for one in spec.suggestions) or "not reckoned"
-        served = "yes" if spec.support.served else "no"
+        served = ("yes" if spec.support.cpu else "on GPUs") if spec.support.served else "no"
         licence = f"{spec.licence}: {_use(spec)}"
         row = (f"`{spec.id}`", spec.family, parameters(spec.shape), f"{spec.context_tokens:,}", licence, served, gpus)
         rows.append(f"| {' | '.join(map(str, row))} |")
@@ -188,6 +190,7 @@ def _summary(spec: ModelSpec) -> dict[str, Any]:
         "use": _use(spec),
         "images": spec.images,
         "served": spec.support.served,
+        "cpu": spec.support.served and spec.support.cpu,
         "reason": _reason(spec) or None,
     }
 
@@ -204,7 +207,8 @@ def _card(spec: ModelSpec) -> Iterable[tuple[str, str]]:
     if spec.terms:
         yield from (("  forbids", spec.terms.forbids.en), ("  금지", spec.terms.forbids.ko), ("  source", spec.terms.source))
     yield "architecture", spec.architecture + (", takes images" if spec.images else "")
-    yield "served", "by the pinned vLLM" if spec.support.served else "not by the pinned vLLM"
+    where = "" if spec.support.cpu else ", on GPUs only"
+    yield "served", f"by the pinned vLLM{where}" if spec.support.served else "not by the pinned vLLM"
     if spec.support.reason:
         yield from (("", spec.support.reason.en), ("", spec.support.reason.ko))
     if spec.parsers:

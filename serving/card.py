@@ -40,6 +40,7 @@ class Support(Frozen):
     """Whether the pinned vLLM can serve the model, and why not."""
 
     served: bool
+    cpu: bool = Field(True, description="Also by its CPU build as daemun installs it.")
     reason: Description | None = Field(None, description="Why not, or under which condition.")
 
 

@@ -130,8 +130,9 @@ class ModelSpec(Frozen):
 
     @model_validator(mode="after")
     def _says_why_not_served(self) -> Self:
-        if not self.support.served and self.support.reason is None:
-            raise ValueError("support.served is false; support.reason must say why")
+        for name in ("served", "cpu"):
+            if not getattr(self.support, name) and self.support.reason is None:
+                raise ValueError(f"support.{name} is false; support.reason must say why")
         return self
 
     @model_validator(mode="after")
