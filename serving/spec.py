@@ -1,18 +1,36 @@
 """What daemun knows about a model before it is loaded: one frozen `ModelSpec` a YAML file in serving/catalog.
 
-Not here: how the model is placed or run. Nothing below imports Ray, vLLM or torch, so that the command line and the tests can
-read the catalogue on any machine.
+Not here: how the model is placed or run, its figures (`shape.py`), and what people want to know of it (`card.py`). Nothing below
+imports Ray, vLLM or torch, so that the command line and the tests can read the catalogue on any machine.
 """
 
 import difflib
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
+
+from serving.card import Description as Description
+from serving.card import (
+    Draft,
+    NotKnownIsNone,
+    Parsers,
+    Price,
+    Suggestion,
+    Support,
+    Terms,
+    Variant,
+)
+from serving.place import complaint, line_of
+from serving.planning.gpu import GIB, parse_gpus
+from serving.planning.memory import Layout, sequence_kv_bytes
+from serving.planning.plan import Question, splits, why_not
+from serving.shape import Frozen, NotKnown, Shape
 
 PACKAGE = Path(__file__).parent
 CATALOG = PACKAGE / "catalog"
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with it
 
 
 class SpecError(Exception):
@@ -32,18 +50,7 @@ class InvalidSpec(SpecError):
     """A catalogue entry is not what `ModelSpec` says."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Description(_Frozen):
-    """One or two sentences for people, in both languages."""
-
-    en: str
-    ko: str
-
-
-class EngineSpec(_Frozen):
+class EngineSpec(Frozen):
     """How vLLM runs the model. Every bound has a reason to be finite: an unbounded queue only hides that there is no room."""
 
     dtype: str = Field("auto", description="Weights and activations: auto, bfloat16, float16 or float32.")
@@ -59,12 +66,12 @@ class EngineSpec(_Frozen):
     )
     kv_cache_gib: float = Field(1.0, gt=0, description="Memory for the KV cache of one replica on a CPU.")
     enforce_eager: bool = Field(False, description="Skip compilation: the replica starts sooner and computes slower.")
-    extra_args: dict[str, str | int | float | bool] = Field(
+    extra_args: dict[str, JsonValue] = Field(
         default_factory=dict, description="Further vLLM engine arguments, by their Python names."
     )
 
 
-class ReplicaCount(_Frozen):
+class ReplicaCount(Frozen):
     """How many replicas the model has at the start, and the least and most it may have."""
 
     count: int = Field(1, ge=0)
@@ -78,7 +85,7 @@ class ReplicaCount(_Frozen):
         return self
 
 
-class EnergySpec(_Frozen):
+class EnergySpec(Frozen):
     """What the model consumes, as an estimate: a call's own consumption is not measured."""
 
     prompt_wh: float = Field(ge=0, le=1000, description="Wh for 1,000 tokens of a prompt that are computed.")
@@ -86,19 +93,31 @@ class EnergySpec(_Frozen):
     source: str = Field(min_length=1, description="Where the figures come from: what was measured, or how they were reckoned.")
 
 
-class ModelSpec(_Frozen):
+class ModelSpec(Frozen):
     """One model of the catalogue. `id` is also its name on the wire, the name of its Serve app, and its route."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     title: str
+    family: str | None = Field(None, description="Models of one layout, such as EXAONE 4.0.")
+    developer: str | None = None
     source: str = Field(description="Weights: ./path inside the serving package, /absolute/path, or a Hugging Face id.")
     licence: str
+    terms: Terms | None = Field(None, description="What the licence allows and forbids.")
     architecture: str = Field(description="The class name in the model's config.json.")
+    support: Support = Field(Support(served=True), description="Whether the pinned vLLM can serve it.")
+    images: bool = Field(False, description="Takes images.")
     context_tokens: int = Field(gt=0, description="The longest context the model was trained for.")
     description: Description
+    shape: Shape | None = Field(None, description="The model in figures, for plans.")
+    parsers: Parsers | None = None
+    chat_template: Description | None = Field(None, description="What to mind about prompts and reasoning modes.")
+    variants: tuple[Variant, ...] = Field((), description="Quantised checkpoints that are published.")
+    draft: Annotated[Draft | None, NotKnownIsNone] = Field(None, description="What speculative decoding can use.")
+    suggestions: tuple[Suggestion, ...] = Field((), description="GPUs that carry it.")
     engine: EngineSpec = EngineSpec()
     replicas: ReplicaCount = ReplicaCount()
-    energy: EnergySpec | None = Field(None, description="None if nothing is known.")
+    price: Annotated[Price | None, NotKnownIsNone] = Field(None, description="The maker's own price; None if not known.")
+    energy: Annotated[EnergySpec | None, NotKnownIsNone] = Field(None, description="None if nothing is known.")
     cpus: float = Field(1.0, gt=0, description="CPUs that Ray sets aside for one replica.")
 
     @model_validator(mode="after")
@@ -108,6 +127,41 @@ class ModelSpec(_Frozen):
                 f"engine.max_model_len is {self.engine.max_model_len}, but the model's context has {self.context_tokens} tokens"
             )
         return self
+
+    @model_validator(mode="after")
+    def _says_why_not_served(self) -> Self:
+        for name in ("served", "cpu"):
+            if not getattr(self.support, name) and self.support.reason is None:
+                raise ValueError(f"support.{name} is false; support.reason must say why")
+        return self
+
+    @model_validator(mode="after")
+    def _memory_is_possible(self) -> Self:
+        if self.shape is None:
+            return self
+        for number, suggestion in enumerate(self.suggestions):
+            if reason := self._impossible(suggestion, self.shape):
+                raise ValueError(f"suggestions.{number}: {reason}")
+        try:
+            needed = sequence_kv_bytes(self.shape, self.max_model_len)
+        except NotKnown:
+            return self
+        if needed > self.engine.kv_cache_gib * GIB:
+            raise ValueError(
+                f"engine.kv_cache_gib is {self.engine.kv_cache_gib:g}, but one sequence of {self.max_model_len} tokens takes "
+                f"{needed / GIB:.2f} GiB; raise it or lower engine.max_model_len"
+            )
+        return self
+
+    def _impossible(self, suggestion: Suggestion, shape: Shape) -> str | None:
+        """Why the suggested GPUs cannot carry the model."""
+        gpus = parse_gpus(suggestion.gpus)
+        layout = Layout(suggestion.tensor_parallel, suggestion.pipeline_parallel)
+        if layout.gpus > gpus.count:
+            return f"{layout.tensor} × {layout.pipeline} GPUs are more than {gpus}"
+        if not splits(shape, layout.tensor):
+            return f"the model's heads and widths do not split over {layout.tensor} GPUs"
+        return why_not(Question(shape, gpus, suggestion.quant, suggestion.context_tokens or self.max_model_len), layout)
 
     @property
     def max_model_len(self) -> int:
@@ -138,16 +192,18 @@ def read_spec(model: str, catalog: Path = CATALOG) -> ModelSpec:
     if model not in known:
         raise UnknownModel(_unknown(model, known))
     path = catalog / f"{model}.yaml"
+    text = path.read_text(encoding="utf-8")
     try:
-        spec = ModelSpec.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        spec = ModelSpec.model_validate(yaml.load(text, _Loader))  # noqa: S506 - the safe loader, in C
     except yaml.YAMLError as error:
         raise InvalidSpec(f"{path.name} in the catalogue is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the entry"
-        raise InvalidSpec(f"{path.name} in the catalogue: {where}: {first['msg']}") from error
+        raise InvalidSpec(f"{path.name} in the catalogue: {complaint(ModelSpec, error, text)}") from error
     if spec.id != model:
-        raise InvalidSpec(f"{path.name} in the catalogue calls itself {spec.id}; the file must be named after the id")
+        raise InvalidSpec(
+            f"{path.name} in the catalogue, line {line_of(text, ('id',))}: it calls itself {spec.id}; "
+            "the file must be named after the id"
+        )
     return spec
 
 

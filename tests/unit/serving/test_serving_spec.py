@@ -97,3 +97,75 @@ def test_source_is_local_or_a_hub_id(catalog: Path, source: str, local: bool) ->
     spec = read_spec("small", catalog)
     assert (spec.local_path is not None) is local
     assert Path(spec.weights).is_absolute() is local
+
+
+FIGURES = """
+shape:
+  parameters: 1_000_000_000
+  layers: 32
+  hidden_size: 4096
+  intermediate_size: 14336
+  heads: 32
+  kv_heads: 8
+  head_size: 128
+  vocabulary: 32000
+  tied_embeddings: false
+  sources:
+    - gives: [parameters, layers, hidden_size, intermediate_size, heads, kv_heads, head_size, vocabulary, tied_embeddings]
+      where: config.json
+"""
+
+
+def refused(catalog: Path, more: str) -> str:
+    (catalog / "small.yaml").write_text(ENTRY + more, encoding="utf-8")
+    with pytest.raises(InvalidSpec) as error:
+        read_spec("small", catalog)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_unknown_key_comes_with_its_line_and_the_nearest_known_one(catalog: Path) -> None:
+    said = refused(catalog, "engine:\n  dtype: auto\n  max_num_seq: 4\n")
+    assert said == (
+        "small.yaml in the catalogue: engine.max_num_seq (line 11) is no key that daemun knows; did you mean max_num_seqs?"
+    )
+
+
+def test_what_is_not_known_can_be_said_in_words(catalog: Path) -> None:
+    (catalog / "small.yaml").write_text(ENTRY + "price: not known\nenergy: not known\ndraft: not known\n", encoding="utf-8")
+    spec = read_spec("small", catalog)
+    assert (spec.price, spec.energy, spec.draft) == (None, None, None)
+
+
+def test_model_that_is_not_served_must_say_why(catalog: Path) -> None:
+    assert "support.reason must say why" in refused(catalog, "support: {served: false}\n")
+
+
+def test_suggested_gpus_that_cannot_carry_the_model_are_refused_with_their_line(catalog: Path) -> None:
+    impossible = FIGURES.replace("1_000_000_000", "70_000_000_000")
+    said = refused(catalog, f"{impossible}suggestions:\n  - {{gpus: RTX4090, quant: bf16}}\n")
+    assert "line 24: suggestions.0: it does not fit on 1 × RTX4090 in bf16" in said
+
+
+@pytest.mark.parametrize(
+    ("suggestion", "complaint"),
+    [
+        ("{gpus: RTX4900}", "did you mean RTX4090"),
+        ("{gpus: 'H100:2', tensor_parallel: 4}", "4 × 1 GPUs are more than 2 × H100"),
+        ("{gpus: 'H100:4', tensor_parallel: 3}", "do not split over 3 GPUs"),
+        ("{gpus: 'four of them'}", "suggestions"),
+    ],
+)
+def test_suggestion_that_makes_no_sense_is_refused(catalog: Path, suggestion: str, complaint: str) -> None:
+    assert complaint in refused(catalog, f"{FIGURES}suggestions: [{suggestion}]\n")
+
+
+def test_cache_too_small_for_one_sequence_is_refused_with_its_line(catalog: Path) -> None:
+    said = refused(catalog, f"{FIGURES}engine:\n  kv_cache_gib: 0.1\n")
+    assert "line 24: engine.kv_cache_gib is 0.1, but one sequence of 2048 tokens takes 0.25 GiB" in said
+
+
+def test_figure_without_a_source_is_refused(catalog: Path) -> None:
+    assert "layers has no source" in refused(
+        catalog, FIGURES.replace("layers, hidden_size, intermediate", "hidden_size, intermediate")
+    )
