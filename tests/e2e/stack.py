@@ -96,8 +96,8 @@ class Stack:
         assert found, self.output
         return found[1]
 
-    def wait_until_ready(self) -> float:
-        return self.wait_for("Ctrl-C ends everything", START_S)
+    def wait_until_ready(self, within_s: float = START_S) -> float:
+        return self.wait_for("Ctrl-C ends everything", within_s)
 
     def wait_for(self, text: str, within_s: float) -> float:
         def said() -> bool:

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from serving.spec import ModelSpec
-from tests.e2e.stack import Stack, stack
+from tests.e2e.stack import START_S, Stack, stack
 
 REPOSITORY = Path(__file__).parents[2]
 ROUNDS = (
@@ -40,7 +40,7 @@ def families(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(_enlarged_catalogue(folder, names)), str(REPOSITORY)]))
         with stack(folder, SERVING__MODELS=json.dumps([f"random-{name}" for name in names])) as running:
-            running.wait_until_ready()
+            running.wait_until_ready(START_S * len(names))
             yield Served(running, names)
 
 
