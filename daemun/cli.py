@@ -109,7 +109,7 @@ def serve(context: typer.Context) -> None:
     _require(settings, serving=True)
     from serving.host import run
 
-    raise typer.Exit(run(settings.serving, settings.state_dir, typer.echo))
+    raise typer.Exit(run(settings.serving_here(), settings.state_dir, typer.echo))
 
 
 @app.command()

@@ -41,6 +41,19 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = GatewaySettings()
     serving: ServingSettings = ServingSettings()
 
+    def demand_url(self) -> str | None:
+        """Where the autoscaler asks: as set, else the gateway of these settings, if this machine is near to where it listens."""
+        if self.serving.autoscaling.demand_url is not None:
+            return self.serving.autoscaling.demand_url
+        near = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}  # noqa: S104 - compared
+        host = near.get(self.gateway.host)
+        return f"http://{host}:{self.gateway.port}/internal/demand" if host else None
+
+    def serving_here(self) -> ServingSettings:
+        """The settings of `daemun serve` beside the gateway of these settings."""
+        scaling = self.serving.autoscaling.model_copy(update={"demand_url": self.demand_url()})
+        return self.serving.model_copy(update={"autoscaling": scaling})
+
     @classmethod
     def settings_customise_sources(
         cls,

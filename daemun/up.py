@@ -18,8 +18,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import FrameType
 
 from daemun.settings import Settings
@@ -31,17 +31,19 @@ LAST_GRACE_S = 5.0
 STOPPED = 128  # plus the signal's number, as shells have it
 
 _GATEWAYS_OWN = "DAEMUN_GATEWAY__"
+_DEMAND_URL = "DAEMUN_SERVING__AUTOSCALING__DEMAND_URL"
 
 Say = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One child: its name, its command line after `daemun`, and how long it may take to end in order."""
+    """One child: its name, its command line after `daemun`, how long it may take to end in order, and what it alone is told."""
 
     name: str
     arguments: Sequence[str]
     patience_s: float
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def start(self, say: Say) -> RunningPart:
         # A session of its own: Ctrl-C reaches the supervisor alone, which ends the parts in order.
@@ -62,7 +64,8 @@ class Part:
         """What belongs to the gateway, its stores' passwords among it, is not for Ray and what Ray starts."""
         if self.name == "gateway":
             return dict(os.environ)
-        return {name: value for name, value in os.environ.items() if not name.startswith(_GATEWAYS_OWN)}
+        others = {name: value for name, value in os.environ.items() if not name.startswith(_GATEWAYS_OWN)}
+        return others | dict(self.variables)
 
     def _pass_on(self, process: subprocess.Popen[str], say: Say) -> None:
         for line in process.stdout or ():
@@ -107,12 +110,13 @@ class Supervisor:
 
     def __init__(self, settings: Settings, options: Sequence[str], say: Say) -> None:
         shutdown_s = settings.gateway.timeouts.shutdown_s
+        demand_url = settings.demand_url()
         self._ready_url = f"http://{_reachable(settings.gateway.host)}:{settings.gateway.port}/health/ready"
         self._temp_root = settings.serving.temp_root
         self._say = say
         # Started in this order and ended in the other: the gateway lets streams finish while their engines still run.
         self._parts = [
-            Part("serve", [*options, "serve"], settings.serving.drain_s + 40.0),
+            Part("serve", [*options, "serve"], settings.serving.drain_s + 40.0, {_DEMAND_URL: demand_url} if demand_url else {}),
             Part("gateway", [*options, "gateway"], shutdown_s + 5.0),
         ]
         self._running: list[RunningPart] = []

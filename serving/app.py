@@ -5,10 +5,13 @@ Not here: starting Ray or Serve (`cluster.py`), and what a replica does (`replic
 
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
+from serving.autoscaling.ray_policy import DemandPolicy
 from serving.replica import Device, Replica
 from serving.settings import ServingSettings
 from serving.spec import ModelSpec
@@ -16,6 +19,7 @@ from serving.spec import ModelSpec
 HEALTH_CHECK_PERIOD_S = 1.0
 # The engine's own queue bound decides, and answers in OpenAI's shape; Serve's must never be reached first.
 UNBOUNDED = 1_000_000
+BOUNDS = ("use", "spreads", "clear_s", "hold_s", "idle_s", "stale_s")  # of the policy, as the settings have them
 
 
 def build_app(spec: ModelSpec, settings: ServingSettings) -> Application:
@@ -25,7 +29,7 @@ def build_app(spec: ModelSpec, settings: ServingSettings) -> Application:
     deployment = serve.deployment(
         serve.ingress()(Replica),
         name="engine",
-        num_replicas=replica_count(spec, settings),
+        **replica_options(spec, settings),
         ray_actor_options=actor_options,
         max_ongoing_requests=UNBOUNDED,
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
@@ -36,9 +40,48 @@ def build_app(spec: ModelSpec, settings: ServingSettings) -> Application:
     return deployment.bind(spec, device)
 
 
+def replica_options(spec: ModelSpec, settings: ServingSettings) -> dict[str, Any]:
+    """A fixed number of replicas, or one that follows what the gateway is asked. Raises ValueError."""
+    wanted, count = settings.autoscaling, replica_count(spec, settings)
+    least, most = wanted.least.get(spec.id, spec.replicas.min), most_replicas(spec, settings)
+    if not wanted.enabled or least == most:
+        return {"num_replicas": count}
+    if wanted.demand_url is None:
+        raise ValueError("autoscaling needs demand_url, the address of the gateway's /internal/demand")
+    if spec.speed is None:
+        raise ValueError(f"{spec.id} cannot be scaled: its catalogue entry has no speed; add one, or set least and most alike")
+    policy = AutoscalingPolicy(
+        policy_function=DemandPolicy,
+        policy_kwargs={
+            "model": spec.id,
+            "demand_url": wanted.demand_url,
+            "capacity": {"tokens_per_s": spec.speed.tokens_per_s, "cold_start_s": spec.speed.cold_start_s},
+            "bounds": wanted.model_dump(include=set(BOUNDS)),
+        },
+    )
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=least,
+            initial_replicas=max(least, count),
+            max_replicas=most,
+            policy=policy,
+            # The policy does its own smoothing and waiting.
+            upscale_delay_s=0.0,
+            downscale_delay_s=0.0,
+            downscale_to_zero_delay_s=0.0,
+        )
+    }
+
+
 def replica_count(spec: ModelSpec, settings: ServingSettings) -> int:
     """How many replicas to start with: the operator's word, else the catalogue's."""
     return settings.replicas.get(spec.id, spec.replicas.count)
+
+
+def most_replicas(spec: ModelSpec, settings: ServingSettings) -> int:
+    """How many there may be at once."""
+    count = replica_count(spec, settings)
+    return max(count, spec.replicas.max) if settings.autoscaling.enabled else count
 
 
 def choose_device(settings: ServingSettings) -> Device:

@@ -24,7 +24,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig, ServeStatus
 
-from serving.app import build_app, replica_count
+from serving.app import build_app, most_replicas, replica_count
 from serving.processes import die_with_parent
 from serving.settings import ServingSettings
 from serving.spec import ModelSpec, read_spec
@@ -77,7 +77,7 @@ def main() -> int:
 
 def _start_ray(settings: ServingSettings, specs: list[ModelSpec], report: Report) -> None:
     report("Ray: starting")
-    needed = sum(spec.cpus * replica_count(spec, settings) for spec in specs)
+    needed = sum(spec.cpus * most_replicas(spec, settings) for spec in specs)
     try:
         ray.init(
             address="local",

@@ -13,6 +13,26 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 LONGEST_TEMP_ROOT = 24
 
 
+class AutoscalingSettings(BaseModel):
+    """How the number of replicas follows what is asked, between a spec's least and most."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(False, description="Let the number of replicas follow what is asked.")
+    demand_url: str | None = Field(
+        None, description="The gateway's /internal/demand; if not given, that of the gateway of this machine."
+    )
+    least: dict[str, int] = Field(
+        default_factory=dict, description="Fewest replicas by model id, where not what the catalogue says."
+    )
+    use: float = Field(0.8, gt=0, le=1, description="Share of a replica's speed that is planned with; the rest is for bursts.")
+    spreads: float = Field(1.0, ge=0, le=10, description="Standard deviations of the forecast's error that are planned for.")
+    clear_s: float = Field(20.0, gt=0, description="Within which what waits should be worked off, once replicas are ready.")
+    hold_s: float = Field(120.0, ge=0, description="How long a replica stays after it was last wanted.")
+    idle_s: float = Field(300.0, gt=0, description="Without any call, before the last replica goes; only where the least is 0.")
+    stale_s: float = Field(15.0, gt=0, description="Age at which what the gateway said is not believed any more.")
+
+
 class ServingSettings(BaseModel):
     """One local Ray head with Ray Serve and one Serve app a model. All addresses are loopback unless said otherwise."""
 
@@ -27,6 +47,8 @@ class ServingSettings(BaseModel):
     drain_s: float = Field(
         20.0, ge=5.0, description="How long running answers may take to finish when a replica or everything is stopped."
     )
+
+    autoscaling: AutoscalingSettings = Field(AutoscalingSettings(), description="Whether and how replicas follow what is asked.")
 
     host: str = Field("127.0.0.1", description="The one address of this machine that Ray and the replicas listen on.")
     replica_port_min: int = Field(30000, ge=1024, le=65535, description="First port for replicas.")
@@ -48,6 +70,8 @@ class ServingSettings(BaseModel):
             raise ValueError("models names one model twice")
         if strangers := self.replicas.keys() - set(self.models):
             raise ValueError(f"replicas speaks of {', '.join(sorted(strangers))}, which models does not list")
+        if strangers := self.autoscaling.least.keys() - set(self.models):
+            raise ValueError(f"autoscaling.least speaks of {', '.join(sorted(strangers))}, which models does not list")
         if len(str(self.temp_root)) > LONGEST_TEMP_ROOT:
             raise ValueError(
                 f"temp_root is longer than {LONGEST_TEMP_ROOT} characters, and a Unix socket's path may have only 107"

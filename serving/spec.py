@@ -93,6 +93,14 @@ class EnergySpec(Frozen):
     source: str = Field(min_length=1, description="Where the figures come from: what was measured, or how they were reckoned.")
 
 
+class SpeedSpec(Frozen):
+    """What one replica does, for planning; the autoscaler goes on from here by what it measures."""
+
+    tokens_per_s: float = Field(gt=0, description="Prompt and output together, of a busy replica that answers in time.")
+    cold_start_s: float = Field(gt=0, description="From the decision to start a replica until it takes calls.")
+    source: str = Field(min_length=1, description="Where the figures come from: on what, and how they were measured or reckoned.")
+
+
 class ModelSpec(Frozen):
     """One model of the catalogue. `id` is also its name on the wire, the name of its Serve app, and its route."""
 
@@ -118,6 +126,9 @@ class ModelSpec(Frozen):
     replicas: ReplicaCount = ReplicaCount()
     price: Annotated[Price | None, NotKnownIsNone] = Field(None, description="The maker's own price; None if not known.")
     energy: Annotated[EnergySpec | None, NotKnownIsNone] = Field(None, description="None if nothing is known.")
+    speed: Annotated[SpeedSpec | None, NotKnownIsNone] = Field(
+        None, description="None if nothing is known; such a model cannot be scaled automatically."
+    )
     cpus: float = Field(1.0, gt=0, description="CPUs that Ray sets aside for one replica.")
 
     @model_validator(mode="after")
