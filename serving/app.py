@@ -46,6 +46,8 @@ def replica_options(spec: ModelSpec, settings: ServingSettings) -> dict[str, Any
     least, most = wanted.least.get(spec.id, spec.replicas.min), most_replicas(spec, settings)
     if not wanted.enabled or least == most:
         return {"num_replicas": count}
+    if not 0 <= least <= count <= most:
+        raise ValueError(f"{spec.id} needs autoscaling.least <= replicas <= autoscaling.most, not {least} <= {count} <= {most}")
     if wanted.demand_url is None:
         raise ValueError("autoscaling needs demand_url, the address of the gateway's /internal/demand")
     if spec.speed is None:
@@ -62,7 +64,7 @@ def replica_options(spec: ModelSpec, settings: ServingSettings) -> dict[str, Any
     return {
         "autoscaling_config": AutoscalingConfig(
             min_replicas=least,
-            initial_replicas=max(least, count),
+            initial_replicas=count,
             max_replicas=most,
             policy=policy,
             # The policy does its own smoothing and waiting.
@@ -81,7 +83,7 @@ def replica_count(spec: ModelSpec, settings: ServingSettings) -> int:
 def most_replicas(spec: ModelSpec, settings: ServingSettings) -> int:
     """How many there may be at once."""
     count = replica_count(spec, settings)
-    return max(count, spec.replicas.max) if settings.autoscaling.enabled else count
+    return settings.autoscaling.most.get(spec.id, max(count, spec.replicas.max)) if settings.autoscaling.enabled else count
 
 
 def choose_device(settings: ServingSettings) -> Device:

@@ -25,6 +25,9 @@ class AutoscalingSettings(BaseModel):
     least: dict[str, int] = Field(
         default_factory=dict, description="Fewest replicas by model id, where not what the catalogue says."
     )
+    most: dict[str, int] = Field(
+        default_factory=dict, description="Most replicas by model id, where not what the catalogue says."
+    )
     use: float = Field(0.8, gt=0, le=1, description="Share of a replica's speed that is planned with; the rest is for bursts.")
     spreads: float = Field(1.0, ge=0, le=10, description="Standard deviations of the forecast's error that are planned for.")
     clear_s: float = Field(20.0, gt=0, description="Within which what waits should be worked off, once replicas are ready.")
@@ -70,8 +73,9 @@ class ServingSettings(BaseModel):
             raise ValueError("models names one model twice")
         if strangers := self.replicas.keys() - set(self.models):
             raise ValueError(f"replicas speaks of {', '.join(sorted(strangers))}, which models does not list")
-        if strangers := self.autoscaling.least.keys() - set(self.models):
-            raise ValueError(f"autoscaling.least speaks of {', '.join(sorted(strangers))}, which models does not list")
+        for name, counts in (("least", self.autoscaling.least), ("most", self.autoscaling.most)):
+            if strangers := counts.keys() - set(self.models):
+                raise ValueError(f"autoscaling.{name} speaks of {', '.join(sorted(strangers))}, which models does not list")
         if len(str(self.temp_root)) > LONGEST_TEMP_ROOT:
             raise ValueError(
                 f"temp_root is longer than {LONGEST_TEMP_ROOT} characters, and a Unix socket's path may have only 107"

@@ -1,0 +1,73 @@
+"""Real Ray Serve and vLLM, scaled by what the gateway is asked: to zero, from zero with calls waiting, to two and back."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterator
+
+import aiohttp
+import pytest
+
+from tests.e2e.stack import MODEL, Stack, stack, until
+
+BODY = {"model": MODEL, "messages": [{"role": "user", "content": "대문이 뭐예요?"}], "stream": True}
+LONG = BODY | {"max_tokens": 400, "ignore_eos": True}
+SCALED = {
+    "SERVING__AUTOSCALING__ENABLED": "true",
+    "SERVING__AUTOSCALING__LEAST": json.dumps({MODEL: 0}),
+    "SERVING__AUTOSCALING__MOST": json.dumps({MODEL: 2}),
+    "SERVING__AUTOSCALING__HOLD_S": "5",
+    "SERVING__AUTOSCALING__IDLE_S": "5",
+}
+
+
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with stack(tmp_path_factory.mktemp("scaled"), **SCALED) as running:
+        running.wait_until_ready()
+        yield running
+
+
+async def ask(running: Stack, body: dict[str, object], calls: int, after_s: float = 0.0) -> list[tuple[int, bool]]:
+    """So many streams at once: the status of each, and whether it came to its end."""
+    limits = aiohttp.ClientTimeout(total=300)
+    headers = {"authorization": f"Bearer {running.key}"}
+    async with aiohttp.ClientSession(timeout=limits, headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def one() -> tuple[int, bool]:
+            await asyncio.sleep(after_s)
+            async with session.post(f"{running.url}/v1/chat/completions", json=body) as answer:
+                return answer.status, (await answer.read()).endswith(b"data: [DONE]\n\n")
+
+        return await asyncio.gather(*(one() for _ in range(calls)))
+
+
+def say(what: str) -> None:
+    """What a run has measured; shown with `pytest -s`."""
+    print(what)  # noqa: T201
+
+
+def test_to_zero_from_zero_to_two_and_back(scaled: Stack) -> None:
+    def there() -> int:
+        return len(scaled.replicas())
+
+    to_zero_s = until(lambda: there() == 0, 90, "no replica after the calls have ended")
+    waiting = asyncio.run(ask(scaled, BODY, 20))
+    assert Counter(waiting) == {(200, True): 20}
+    entry = scaled.entries()[-1]
+    say(
+        f"no replica after {to_zero_s:.0f} s; 20 calls at zero replicas: all served, after {entry['waited_s']:.0f} s in the queue"
+    )
+    assert there() == 1
+
+    async def load() -> tuple[list[tuple[int, bool]], float]:
+        calls = asyncio.create_task(ask(scaled, LONG, 400))
+        took_s = await asyncio.to_thread(until, lambda: there() == 2, 120, "a second replica under load")
+        return await calls, took_s
+
+    served, to_two_s = asyncio.run(load())
+    assert Counter(served) == {(200, True): 400}
+    to_one_s = until(lambda: there() < 2, 90, "one replica less after the load")
+    say(
+        f"400 calls at once: all served, a second replica after {to_two_s:.0f} s, given back {to_one_s:.0f} s after the last call"
+    )
