@@ -70,6 +70,4 @@ def test_to_zero_from_zero_to_two_and_back(scaled: Stack) -> None:
     served, to_two_s = asyncio.run(load())
     assert served == {(200, True): CALLS}
     to_one_s = until(lambda: there() < 2, 90, "one replica less after the load")
-    say(
-        f"{CALLS} calls at once: all served, a second replica after {to_two_s:.0f} s, given back {to_one_s:.0f} s after the last call"
-    )
+    say(f"{CALLS} calls: all served, a second replica after {to_two_s:.0f} s, given back {to_one_s:.0f} s after the last call")
