@@ -20,6 +20,7 @@ from serving.autoscaling.demand import Demand
 from serving.autoscaling.forecast import Forecast
 
 _RATE_MEMORY_S = 120.0  # of what a replica was measured to do
+_USUAL = 0.01  # of a replica's speed: what is less is the memory of calls that came some time ago
 _BUSY = 0.9  # of the target use, from which on what a fleet does is what it can
 
 
@@ -97,8 +98,8 @@ def desired_replicas(
     backlog = _left_when_ready(demand, current, speed, forecast, capacity.cold_start_s)
     wanted = steady + backlog / (speed * bounds.clear_s)
     target, reason = _rounded(wanted, current, bounds)
-    if demand.is_idle and demand.arrival_tokens_per_s <= 0.0:
-        target, reason = _idle(target, reason, state, bounds, forecast, speed, now)
+    if demand.is_idle and demand.arrival_tokens_per_s <= _USUAL * speed:
+        target, reason = _idle(target, state, bounds, forecast.usual(now) > _USUAL * speed, current, now)
     elif target == 0:
         target, reason = 1, "1: somebody asks"
     recent = _remember(state.wanted, target, now, bounds.hold_s)
@@ -135,12 +136,13 @@ def _seen(state: State, demand: Demand, capacity: Capacity) -> State:
     # Who was turned away comes again: a new caller is one who gets in or adds to those who were told to come later.
     told = (demand.promised_tokens - state.promised_tokens) / passed if passed < math.inf else 0.0
     offered = max(0.0, demand.arrival_tokens_per_s + told)
-    is_active = not demand.is_idle or demand.arrival_tokens_per_s > 0.0 or state.active_at is None
+    # A replica that is not ready yet has not been idle.
+    is_active = not demand.is_idle or demand.arrival_tokens_per_s > _USUAL * capacity.tokens_per_s or not demand.ready
     return replace(
         state,
         forecast=forecast.observe(offered, demand.at),
         last_at=demand.at,
-        active_at=demand.at if is_active else state.active_at,
+        active_at=demand.at if is_active or state.active_at is None else state.active_at,
         promised_tokens=demand.promised_tokens,
         tokens_per_s=_measured(state.tokens_per_s, demand, capacity, passed),
     )
@@ -178,15 +180,15 @@ def _rounded(wanted: float, current: int, bounds: Bounds) -> tuple[int, str]:
     return current, f"stays at {current}: work for {wanted:.2f} replicas"
 
 
-def _idle(
-    target: int, reason: str, state: State, bounds: Bounds, forecast: Forecast, speed: float, now: float
-) -> tuple[int, str]:
+def _idle(target: int, state: State, bounds: Bounds, is_usual: bool, current: int, now: float) -> tuple[int, str]:
     """Nobody asks: the last replica goes when that has lasted, and the time of the day promises nothing."""
     since = now - (state.active_at if state.active_at is not None else now)
+    if is_usual:
+        return max(1, target), f"{max(1, target)}: calls usually come at this time of the day"
+    if current == 0:
+        return 0, "0: nobody asks"
     if since < bounds.idle_s:
         return max(1, target), f"{max(1, target)}: idle for {since:.0f} s of {bounds.idle_s:g}"
-    if forecast.usual(now) > 0.01 * speed:
-        return max(1, target), f"{max(1, target)}: calls usually come at this time of the day"
     return 0, f"0: idle for {since:.0f} s"
 
 

@@ -58,11 +58,17 @@ def test_batch_work_asks_for_no_replica_but_the_first() -> None:
     assert decide(replace(bulk, running=0, ready=0), current=0, now=0.0).replicas == 1
 
 
-def test_from_zero_as_soon_as_somebody_asks() -> None:
-    nobody = Demand(at=0.0)
-    idle = decide(nobody, current=0, now=1000.0, state=State(active_at=0.0, last_at=-1.0), bounds=replace(BOUNDS, stale_s=2000))
-    assert idle.replicas == 0
+def test_from_zero_as_soon_as_somebody_asks_and_not_before() -> None:
+    assert decide(Demand(at=0.0), current=0, now=0.0).replicas == 0
     assert decide(Demand(at=0.0, waiting_tokens=1), current=0, now=0.0).replicas == 1
+
+
+def test_replica_that_still_starts_is_not_idle() -> None:
+    state = State()
+    for at in range(400):
+        decision = decide(Demand(at=float(at), starting=1), current=1, now=float(at), state=state)
+        state = decision.state
+        assert decision.replicas == 1
 
 
 def test_to_zero_only_when_idle_has_lasted() -> None:
