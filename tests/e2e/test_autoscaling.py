@@ -58,6 +58,7 @@ def test_to_zero_from_zero_to_two_and_back(scaled: Stack) -> None:
     to_zero_s = until(lambda: there() == 0, 90, "no replica after the calls have ended")
     waiting = asyncio.run(ask(scaled, BODY, 20))
     assert waiting == {(200, True): 20}
+    until(lambda: len(scaled.entries()) == 20, 10, "20 entries in the ledger")
     waited_s = scaled.entries()[-1]["queue_s"]
     say(f"no replica after {to_zero_s:.0f} s; 20 calls at zero replicas: all served, after {waited_s:.0f} s in the queue")
     assert there() == 1
