@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import aiohttp
+import httpx
 import pytest
 
 from tests.e2e.stack import MODEL, Stack, stack, until
@@ -55,7 +56,11 @@ def test_to_zero_from_zero_to_two_and_back(scaled: Stack) -> None:
     def there() -> int:
         return len(scaled.replicas())
 
-    to_zero_s = until(lambda: there() == 0, 90, "no replica after the calls have ended")
+    def ready() -> int:
+        models = httpx.get(f"{scaled.url}/internal/demand").json()["models"]
+        return int(models[MODEL]["replicas"]["ready"])
+
+    to_zero_s = until(lambda: ready() == 0, 90, "no replica while nobody asks")
     waiting = asyncio.run(ask(scaled, BODY, 20))
     assert waiting == {(200, True): 20}
     until(lambda: len(scaled.entries()) == 20, 10, "20 entries in the ledger")
