@@ -163,9 +163,9 @@ def _measured(known: float | None, demand: Demand, capacity: Capacity, passed: f
 
 def _left_when_ready(demand: Demand, current: int, speed: float, forecast: Forecast, cold_start_s: float) -> float:
     """Tokens that would still wait when replicas that are started now are ready."""
-    waits = demand.waiting_tokens + demand.promised_tokens
-    if not waits:
+    if not demand.waiting_tokens:  # who was told a time comes then, and finds room: there is some now
         return 0.0
+    waits = demand.waiting_tokens + demand.promised_tokens
     spare = (min(current, demand.ready + demand.starting) or current) * speed - forecast.level
     return max(0.0, waits - max(0.0, spare) * cold_start_s)
 

@@ -47,9 +47,10 @@ def test_what_waits_asks_for_more_only_where_those_there_are_too_slow() -> None:
     assert decide(replace(short, waiting_tokens=100_000.0), current=1, now=0.0).replicas > 3
 
 
-def test_who_was_told_to_come_again_counts_as_waiting() -> None:
-    told = Demand(at=0.0, promised_tokens=100_000, running=8, arrival_tokens_per_s=900.0, ready=1)
+def test_who_was_told_to_come_again_counts_while_others_wait() -> None:
+    told = Demand(at=0.0, promised_tokens=100_000, waiting_tokens=500, running=8, arrival_tokens_per_s=500.0, ready=1)
     assert decide(told, current=1, now=0.0).replicas > 3
+    assert decide(replace(told, waiting_tokens=0), current=1, now=0.0).replicas == 1
 
 
 def test_batch_work_asks_for_no_replica_but_the_first() -> None:
