@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from gateway.entry import Entry
 from gateway.ledger_query import Group, LedgerQuery, UsageSum, day_of
@@ -47,10 +48,14 @@ def sums(dialect: Dialect, query: LedgerQuery, groups: Sequence[Group]) -> State
 
 
 def to_sum(row: Sequence[object], groups: Sequence[Group]) -> UsageSum:
-    """PostgreSQL gives sums of whole numbers as decimals."""
-    group = tuple(day_of(int(str(row[at]))) if one is Group.DAY else str(row[at]) for at, one in enumerate(groups))
-    numbers = [str(number) for number in row[len(groups) :]]
-    return UsageSum(group, *map(int, numbers[:-1]), float(numbers[-1]))  # type: ignore[call-arg]  # as many as `sums` asks for
+    """PostgreSQL gives sums of whole numbers as decimals, 200,000 as 2.0E+5."""
+    group = tuple(day_of(_whole(row[at])) if one is Group.DAY else str(row[at]) for at, one in enumerate(groups))
+    *whole, energy_wh = row[len(groups) :]
+    return UsageSum(group, *map(_whole, whole), float(str(energy_wh)))  # type: ignore[call-arg]  # as many as `sums` asks for
+
+
+def _whole(number: object) -> int:
+    return int(Decimal(str(number)))
 
 
 def entries(dialect: Dialect, query: LedgerQuery, last: int) -> Statement:

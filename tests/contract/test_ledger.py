@@ -114,6 +114,15 @@ def test_sums_are_exact_by_every_group(store: LedgerStore) -> None:
         assert len(store.sums(ALL, [group])) == kinds
 
 
+def test_sums_of_round_numbers_are_whole_too(store: LedgerStore) -> None:
+    """PostgreSQL's decimals write them with an exponent."""
+    store.write(
+        rows(entry(number, prompt_tokens=100_000, completion_tokens=5_000_000, energy_wh=50_000.0) for number in range(2))
+    )
+    (total,) = store.sums(ALL, [])
+    assert (total.prompt_tokens, total.completion_tokens, total.energy_wh) == (200_000, 10_000_000, 100_000.0)
+
+
 def test_empty_ledger_sums_to_nothing(store: LedgerStore) -> None:
     (total,) = store.sums(ALL, ())
     assert (total.calls, total.cost_ukrw, total.energy_wh) == (0, 0, 0.0)

@@ -54,6 +54,13 @@ asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
 """
 
 
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # gone since it was listed
+        return False
+
+
 @dataclass
 class Recorder:
     """A process that records entries without end, and says which."""
@@ -66,7 +73,7 @@ class Recorder:
         found: list[psutil.Process] = []
 
         def there() -> bool:
-            found[:] = [child for child in psutil.Process(self.process.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+            found[:] = [child for child in psutil.Process(self.process.pid).children() if lives(child)]
             return bool(found)
 
         until(there, 5)
