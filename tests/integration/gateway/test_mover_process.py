@@ -267,7 +267,7 @@ class Calling(threading.Thread):
 def test_gateway_that_ends_under_load_leaves_all_entries(running: GatewayProcess, signum: signal.Signals) -> None:
     (mover,) = psutil.Process(running.process.pid).children()
     callers = [Calling(running) for _ in range(4)]
-    time.sleep(1.5)
+    until(lambda: sum(len(caller.answered) for caller in callers) > 80, 30)
     running.process.send_signal(signum)
     running.process.wait(5)
     for caller in callers:
