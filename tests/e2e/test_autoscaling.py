@@ -97,6 +97,7 @@ def test_to_zero_from_zero_to_two_and_back(scaled: Stack) -> None:
 
     served, to_two_s = asyncio.run(load())
     assert set(served) <= {"served", "told", "evicted"}
+    assert served["served"] >= CLIENTS / 2
     to_one_s = until(lambda: there() < 2, 180, "one replica less after the load")
     say(f"{CLIENTS} clients: a second replica after {to_two_s:.0f} s; {dict(served)}")
     say(f"it was given back {to_one_s:.0f} s after the last call")
