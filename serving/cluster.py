@@ -25,7 +25,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig, ServeStatus
 
 from serving.app import build_app, most_replicas, replica_count
-from serving.processes import die_with_parent
+from serving.processes import die_with_parent, is_alive
 from serving.settings import ServingSettings
 from serving.spec import ModelSpec, read_spec
 
@@ -130,7 +130,7 @@ def _serve_until(stop: threading.Event, settings: ServingSettings, report: Repor
 def _end_with_parts(parts: Mapping[str, psutil.Process], stop: threading.Event, report: Report) -> None:
     """Ends this process when a part is gone. In a thread of its own, because Ray's calls then hang for minutes."""
     while not stop.wait(POLL_S):
-        if gone := [name for name, process in parts.items() if not _alive(process)]:
+        if gone := [name for name, process in parts.items() if not is_alive(process)]:
             report(f"{gone[0]} of Ray has ended, and with it everything else")
             os._exit(1)
 
@@ -179,13 +179,6 @@ def _cluster_parts() -> dict[str, psutil.Process]:
             if name := names.get(Path(word).name):
                 parts[name] = process
     return parts
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _end(report: Report) -> None:

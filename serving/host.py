@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -36,7 +35,7 @@ def run(settings: ServingSettings, state_dir: Path, report: Report) -> int:
     """Serve every model until SIGINT or SIGTERM; returns the exit code. `report` gets one line a step.
 
     What would make the start fail and can be seen before it (ports, weights, memory) is the caller's to check. A second signal
-    ends everything at once. Must run in the main thread, which is where signals arrive.
+    ends everything at once. Must run in the main thread, which is where signals arrive, and as the last thing of its process.
     """
     become_subreaper()
     _ensure_token(settings, state_dir)
@@ -89,20 +88,12 @@ def _supervise(settings: ServingSettings, state_dir: Path, run_dir: Path, report
         deadline[0] = time.monotonic() + patience_s
         cluster.terminate()
 
-    with _on_signals(stop), open(read_end, "rb", buffering=0) as reports:
+    for signum in (signal.SIGINT, signal.SIGTERM):  # for good: a signal must not cut the tidying up short either
+        signal.signal(signum, stop)
+    with open(read_end, "rb", buffering=0) as reports:
         for line in _lines_until(reports.fileno(), lambda: time.monotonic() > deadline[0]):
             report(line)
         return _exit_code(cluster, report, stopped=deadline[0] != float("inf"))
-
-
-@contextmanager
-def _on_signals(action: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    before = {signum: signal.signal(signum, action) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def _lines_until(descriptor: int, give_up: Callable[[], bool]) -> Iterator[str]:

@@ -36,20 +36,30 @@ def die_with_parent(signum: signal.Signals = signal.SIGTERM) -> None:
 def descendants(pid: int | None = None) -> list[psutil.Process]:
     """Every living process below `pid` (ourselves if not given), children first."""
     try:
-        return [process for process in psutil.Process(pid).children(recursive=True) if process.status() != psutil.STATUS_ZOMBIE]
+        return [process for process in psutil.Process(pid).children(recursive=True) if is_alive(process)]
     except psutil.NoSuchProcess:
         return []
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it still runs: neither gone nor a zombie."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def end_descendants(grace_s: float) -> list[int]:
     """SIGTERM all descendants, SIGKILL what is left after `grace_s`, and reap them. Returns the ids that had to be killed.
 
-    New processes may appear while old ones end (orphans come to us one after the other), so it repeats until none is left.
+    New processes may appear while old ones end (orphans come to us one after the other), so it repeats until the kernel says
+    that there is no child any more: every descendant of a subreaper is below one.
     """
     deadline = time.monotonic() + grace_s
     asked: set[int] = set()
     killed: list[int] = []
-    while remaining := descendants():
+    while _reap():
+        remaining = descendants()
         patience_s = max(0.0, deadline - time.monotonic())
         for process in remaining:
             if patience_s == 0.0:
@@ -59,8 +69,6 @@ def end_descendants(grace_s: float) -> list[int]:
                 asked.add(process.pid)
                 _signal(process, signal.SIGTERM)
         psutil.wait_procs(remaining, timeout=min(patience_s, 0.2) or 0.2)
-        _reap()
-    _reap()
     return killed
 
 
@@ -81,11 +89,14 @@ def _signal(process: psutil.Process, signum: signal.Signals) -> None:
         process.send_signal(signum)
 
 
-def _reap() -> None:
-    """Collect children that have ended: a subreaper gets orphans that nobody else will wait for."""
-    with suppress(ChildProcessError):  # no children at all
+def _reap() -> bool:
+    """Collect children that have ended: a subreaper gets orphans that nobody else will wait for. Whether any child is left."""
+    try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _prctl(option: int, argument: int) -> None:

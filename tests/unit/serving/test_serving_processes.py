@@ -58,6 +58,29 @@ def test_subreaper_finds_and_ends_the_grandchildren_of_a_dead_child() -> None:
     """) == ["True", "[]", "False"]
 
 
+def test_one_that_vanishes_while_we_look_hides_no_other() -> None:
+    """It was listed, and its own parent has collected it before we asked how it is."""
+    assert output("""
+        gone = psutil.Process(subprocess.Popen(["sleep", "60"]).pid)
+        gone.kill(); gone.wait()
+        living = subprocess.Popen(["sleep", "60"])
+        listed = psutil.Process.children
+        psutil.Process.children = lambda self, recursive=False: [gone, *listed(self, recursive)]
+        print([process.pid for process in descendants()] == [living.pid])
+        print(end_descendants(0) == [living.pid], psutil.pid_exists(living.pid))
+    """) == ["True", "True", "False"]
+
+
+def test_one_look_that_finds_nothing_is_not_the_end() -> None:
+    """What lies below a parent that just vanished is seen at the next look only."""
+    assert output("""
+        living = subprocess.Popen(["sleep", "60"])
+        listed, looks = psutil.Process.children, iter([[]])
+        psutil.Process.children = lambda self, recursive=False: next(looks, listed(self, recursive))
+        print(end_descendants(0) == [living.pid], psutil.pid_exists(living.pid))
+    """) == ["True", "False"]
+
+
 def test_process_below_a_stubborn_parent_is_ended_too() -> None:
     assert output("""
         become_subreaper()
