@@ -17,6 +17,8 @@ _TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
 _IDS = range(100, 2900)
 _RAMP = 0.2  # the share of a stream, at its beginning and its end, in which others may still prefill or have ended already
 
+_TRIES = 3
+
 
 class ProbeFailed(Exception):
     """The server did not answer as it should; the message says how."""
@@ -38,10 +40,13 @@ class Arrivals:
         between_s = (last_at - first_at) / (last - first) if last > first else 0.0
         return Timed(first_at - self.asked_at, between_s, last_at - began_at)
 
-    def steady_s(self) -> float:
-        """Between two tokens, in the middle of the stream."""
+    def steady_s(self) -> float | None:
+        """Between two tokens, in the middle of the stream; None where that came at one stroke: this machine stood still."""
         low, high = self.tokens * _RAMP, self.tokens * (1 - _RAMP)
-        (begin, first), *_, (end, last) = [piece for piece in self.pieces if low <= piece[1] <= high]
+        middle = [piece for piece in self.pieces if low <= piece[1] <= high]
+        if len(middle) < 2:
+            return None
+        (begin, first), (end, last) = middle[0], middle[-1]
         return (end - begin) / (last - first)
 
 
@@ -89,11 +94,17 @@ class Probe:
         return arrivals.pieces[0][0] - arrivals.asked_at
 
     async def decode_step(self, calls: int, size: Size) -> DecodeStep:
-        """So many equal calls at once, in the middle of them all."""
-        streams = await asyncio.gather(*(self.ask(size) for _ in range(calls)))
-        steady = sorted(stream.steady_s() for stream in streams)
-        context = size.prompt_tokens + size.output_tokens / 2
-        return DecodeStep(steady[len(steady) // 2], calls, calls * context)
+        """So many equal calls at once, in the middle of them all. Raises ProbeFailed."""
+        for _ in range(_TRIES):
+            streams = await asyncio.gather(*(self.ask(size) for _ in range(calls)))
+            steady = sorted(step_s for stream in streams if (step_s := stream.steady_s()) is not None)
+            if steady:
+                context = size.prompt_tokens + size.output_tokens / 2
+                return DecodeStep(steady[len(steady) // 2], calls, calls * context)
+        raise ProbeFailed(
+            f"the tokens of {calls} calls came all at once, {_TRIES} times: this machine stands still too often to measure; "
+            "try again when it has nothing else to do"
+        )
 
     async def closed_loop(self, sizes: Sequence[Size], clients: int) -> list[Timed]:
         """These calls by so many clients, each of whom takes the next one as soon as its last has ended."""

@@ -17,7 +17,7 @@ from tests.engine_process import MODEL, EngineProcess, engine_process
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[EngineProcess]:
-    with engine_process(free_ports(1)[0], "--figures", "demo-cpu", "--scale", "10") as made:
+    with engine_process(free_ports(1)[0], "--figures", "demo-cpu") as made:
         yield made
 
 
@@ -33,7 +33,6 @@ async def test_streams_are_as_long_as_asked_and_their_times_in_order(engine: Eng
         arrivals = await probe.ask(Size(100, 40))
         assert arrivals.tokens == 40
         assert [at for at, _ in arrivals.pieces] == sorted(at for at, _ in arrivals.pieces)
-        assert arrivals.steady_s() > 0
         step = await probe.decode_step(3, Size(50, 20))
         assert (step.calls, step.context_tokens) == (3, 180.0)
         timed = await probe.closed_loop([Size(20, 1), Size(30, 5), Size(40, 9)], clients=2)
