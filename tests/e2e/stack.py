@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -24,6 +25,9 @@ import psutil
 START_S = 240.0  # two busy cores; it takes a quarter of that on idle ones
 END_S = 90.0
 MODEL = "daemun-demo"
+REPLICA_PORTS = 20
+_REPLICA_RANGE = range(20000, 30000)
+_next_range = itertools.count(os.getpid())
 
 
 def free_ports(count: int) -> list[int]:
@@ -35,12 +39,22 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def until(true: Callable[[], bool], within_s: float, what: str) -> float:
-    """Wait for it; returns how long that took."""
+def free_range(count: int) -> int:
+    """The first of `count` ports in a row that no other stack of this run has and nobody listens on."""
+    listening = {c.laddr.port for c in psutil.net_connections("tcp") if c.laddr and c.status == psutil.CONN_LISTEN}
+    for number in _next_range:
+        first = _REPLICA_RANGE[number * count % len(_REPLICA_RANGE)]
+        if not listening.intersection(range(first, first + count)):
+            return first
+    raise AssertionError("the ports are counted without end")
+
+
+def until(true: Callable[[], bool], within_s: float, what: str | Callable[[], str]) -> float:
+    """Wait for it; returns how long that took. `what` may be a function that says how things are once patience is gone."""
     began = time.monotonic()
     while not true():
         if time.monotonic() - began > within_s:
-            raise AssertionError(f"not within {within_s:.0f} s: {what}")
+            raise AssertionError(f"not within {within_s:.0f} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.1)
     return time.monotonic() - began
 
@@ -50,10 +64,10 @@ class Stack:
 
     def __init__(self, folder: Path, *command: str, **settings: str) -> None:
         gateway, dashboard, proxy = free_ports(3)
-        first_replica = 20000 + gateway % 5000
+        first_replica = free_range(REPLICA_PORTS)
         self.folder = folder
         self.ports = [gateway, dashboard, proxy]
-        self.replica_ports = range(first_replica, first_replica + 20)
+        self.replica_ports = range(first_replica, first_replica + REPLICA_PORTS)
         self.state_dir = folder / "state"
         self.temp_root = Path(tempfile.mkdtemp(prefix="dm-", dir="/tmp"))
         self.url = f"http://127.0.0.1:{gateway}"
@@ -65,7 +79,7 @@ class Stack:
             "SERVING__DASHBOARD_PORT": str(dashboard),
             "SERVING__PROXY_PORT": str(proxy),
             "SERVING__REPLICA_PORT_MIN": str(first_replica),
-            "SERVING__REPLICA_PORT_MAX": str(first_replica + 20),
+            "SERVING__REPLICA_PORT_MAX": str(first_replica + REPLICA_PORTS),
             "SERVING__DRAIN_S": "5",
             "SERVING__TEMP_ROOT": str(self.temp_root),
         } | settings
@@ -105,7 +119,7 @@ class Stack:
             assert self.process.poll() is None or text in self.output, self.output
             return text in self.output
 
-        return until(said, within_s, f"{text!r} in\n{self.output}")
+        return until(said, within_s, lambda: f"{text!r} in\n{self.output}")
 
     def processes(self) -> list[psutil.Process]:
         """Every process of this stack that was ever seen and still runs."""

@@ -11,8 +11,8 @@ from tests.e2e.stack import END_S, Stack, stack, until
 RAY_IS_UP_S = 60.0
 
 
-def assert_nothing_is_left(ended: Stack) -> None:
-    until(lambda: not ended.left_behind(), 10, f"nothing left, but: {ended.left_behind()}")
+def assert_nothing_is_left(ended: Stack, within_s: float = 10.0) -> None:
+    until(lambda: not ended.left_behind(), within_s, lambda: f"nothing left, but: {ended.left_behind()}\n{ended.output}")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -40,7 +40,7 @@ def test_the_crash_of_the_supervisor_ends_everything(tmp_path: Path) -> None:
         starting.processes()
         starting.process.kill()
         starting.process.wait()
-        until(lambda: not starting.left_behind(), END_S, "the parts notice that their supervisor is gone")
+        assert_nothing_is_left(starting, END_S)
 
 
 def test_a_command_behind_the_dashes_runs_and_its_exit_code_is_ours(tmp_path: Path) -> None:
