@@ -64,7 +64,7 @@ class Dispatch:
         self._receipt = receipt
         self._deadline = deadline
         self._tell = tell
-        self._place = ports.gate.place(request.model, terms.ask, terms.like)
+        self._place = ports.gate.place(request.model, terms.ask, terms.like, receipt.used if request.stream else None)
         self._has_place = False
         self._attempt = Lease()
         self._flight: Flight | None = None

@@ -137,9 +137,10 @@ class Place(Protocol):
 
 
 class Gate(Protocol):
-    def place(self, model: str, ask: Ask, like: Like | None = None) -> Place:
+    def place(self, model: str, ask: Ask, like: Like | None = None, used: Callable[[], Usage] | None = None) -> Place:
         """A place for one call of the model, not taken yet. `like` is asked where it matters whether this caller was told to
-        come again; without it the ask's own `caller` counts.
+        come again; without it the ask's own `caller` counts. `used` tells what the call has used so far; None: not known before
+        its end.
         """
         ...
 

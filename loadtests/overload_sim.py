@@ -17,6 +17,8 @@ from gateway.policy.admission import Ask, Capacity, Decision, Ticket, WaitingRoo
 from gateway.policy.limits import Tier
 from loadtests.engine_model import EngineFigures, EngineModel, Happening
 
+PROGRESS_EVERY_S = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Visit:
@@ -81,6 +83,7 @@ class Simulation:
         self.now = 0.0
         self._loads = [0] * replicas
         self._unread = [0] * replicas  # prompt tokens of calls without a first token
+        self._told_progress = -math.inf
         self._random = Random(seed)  # noqa: S311 - a simulation
         self._running: dict[Ticket, Outcome] = {}
         self._waiting: dict[Ticket, Outcome] = {}
@@ -153,6 +156,7 @@ class Simulation:
         ask = Ask(
             visit.tenant, visit.tier, visit.prompt_tokens, visit.expected_tokens, visit.weight, visit.patience_s, visit.caller
         )
+        self._tell_progress()
         cap = self.room.output_cap(ask, self.now)
         if cap is not None and cap < outcome.output_tokens:
             outcome.output_tokens, outcome.capped = cap, True
@@ -167,6 +171,13 @@ class Simulation:
             self._watch(ticket, ask, outcome)
         else:
             self._turn_away(ask, outcome)
+
+    def _tell_progress(self) -> None:
+        """As the gateway does: what the streams have brought, as long as the room wants to hear of it."""
+        if self.room is not None and self.room.wants_progress and self.now >= self._told_progress + PROGRESS_EVERY_S:
+            self._told_progress = self.now
+            tokens = {ticket: self.engines[one.engine].tokens_of(str(ticket)) for ticket, one in self._running.items()}
+            self.room.progress(tokens, self.now)
 
     def _watch(self, ticket: Ticket, ask: Ask, outcome: Outcome) -> None:
         """A waiting call is evicted when its patience is at its end."""
@@ -183,6 +194,7 @@ class Simulation:
 
     def _turn_away(self, ask: Ask, outcome: Outcome) -> None:
         assert self.room is not None  # noqa: S101
+        self._tell_progress()
         told_s = self.room.retry_after_s(ask, self.now, self._random.random())
         outcome.told.append((self.now, told_s))
         if outcome.visit.comes_again:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from gateway.policy.admission import Ask, Capacity, Decision, Demand, Rules, Tic
 from gateway.policy.caller import Callers, Like
 from gateway.ports import Clock, Tally, Tell
 from gateway.protocol.usage import NO_USAGE, Usage
+
+_HEAR_S = 0.5  # between two looks at how far the running calls are
 
 
 class AsyncioGate:
@@ -32,8 +35,8 @@ class AsyncioGate:
         self._spread = spread
         self._lines: dict[str, _Line] = {}
 
-    def place(self, model: str, ask: Ask, like: Like | None = None) -> QueuedPlace:
-        return QueuedPlace(self._line(model), ask, like)
+    def place(self, model: str, ask: Ask, like: Like | None = None, used: Callable[[], Usage] | None = None) -> QueuedPlace:
+        return QueuedPlace(self._line(model), ask, like, used)
 
     def resize(self, model: str, capacity: Capacity) -> None:
         line = self._line(model)
@@ -79,6 +82,8 @@ class _Line:
         self.tally = Tally()
         self.callers = Callers()
         self.numbers = count(1)
+        self.running: dict[Ticket, Callable[[], Usage] | None] = {}
+        self._heard = -math.inf
         self._rules = rules
         self._clock = clock
         self._heartbeat_s = heartbeat_s
@@ -88,9 +93,17 @@ class _Line:
     def now(self) -> float:
         return self._clock.monotonic()
 
+    def hear(self, now: float) -> None:
+        """How far the running calls are, where the room has too little else to tell by."""
+        if self.room.wants_progress and now >= self._heard + _HEAR_S:
+            self._heard = now
+            told = self.running.items()
+            self.room.progress({ticket: None if used is None else used().completion_tokens or 0 for ticket, used in told}, now)
+
     def expect(self, ask: Ask, like: Like | None) -> float:
         """When a call like this one may come again: a promise, to be taken up by the next one that is alike."""
         now = self.now()
+        self.hear(now)
         if like is None:
             return self.room.retry_after_s(ask, now, self._spread())
         name = self.callers.name()
@@ -107,6 +120,7 @@ class _Line:
             resuming.popleft().set_result(None)
 
     def leave(self, ticket: Ticket, used: tuple[int, int] | None = None) -> None:
+        self.running.pop(ticket, None)
         self.start(self.room.leave(ticket, self.now(), used))
 
     async def wait_to_start(self, ticket: Ticket, retry_after_s: Callable[[], float], tell: Tell | None) -> None:
@@ -172,6 +186,7 @@ class _Line:
                 await asyncio.wait([start], timeout=min(runs_out, beat) - now)
             else:
                 beat = now + self._heartbeat_s
+                self.hear(now)
                 self.start(self.room.resize(self.capacity, now))  # what is believed of the engines changes with time alone
                 if tell is not None and not start.done():
                     with suppress(TimeoutError):  # a client that does not read may wait as long as the others, and no longer
@@ -183,12 +198,13 @@ class _Line:
 class QueuedPlace:
     """A place in one of the gate's lines. If waiting for it is cancelled, it is given back at once."""
 
-    __slots__ = ("_ask", "_like", "_line", "_ticket", "position")
+    __slots__ = ("_ask", "_like", "_line", "_ticket", "_used", "position")
 
-    def __init__(self, line: _Line, ask: Ask, like: Like | None) -> None:
+    def __init__(self, line: _Line, ask: Ask, like: Like | None, used: Callable[[], Usage] | None) -> None:
         self._line = line
         self._ask = ask
         self._like = like
+        self._used = used
         self._ticket = Ticket(0)
         self.position = 0
 
@@ -196,10 +212,12 @@ class QueuedPlace:
         line, ask, like, now = self._line, self._ask, self._like, self._line.now()
         if like is not None and line.callers.expected:
             ask = _from(line.callers.come(like(), now), ask)
+        line.hear(now)
         self._ticket = ticket = Ticket(next(line.numbers))
         decision = line.room.arrive(ticket, ask, now)
         if decision is Decision.START:
             line.tally.at_once += 1
+            line.running[ticket] = self._used
             return
         if decision is Decision.REJECT:
             line.tally.rejected += 1
@@ -207,6 +225,7 @@ class QueuedPlace:
         line.tally.waited += 1
         self.position = line.room.position(ticket)
         await line.wait_to_start(ticket, self.retry_after_s, tell)
+        line.running[ticket] = self._used
 
     async def resume(self, tell: Tell | None = None) -> None:
         self._line.tally.resumed += 1

@@ -11,6 +11,7 @@ when that will be (`outlook`, `drain`), what the others are told (`promise`), an
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from enum import Enum
 
 from gateway.policy.ask import TIERS, Ask, Capacity, Rules, Ticket, cost_of
@@ -31,6 +32,7 @@ _ROOM_USED = (1.0, 1.0, 7.0 / 8.0, 3.0 / 4.0)  # by tier: free and batch calls l
 _FEW = 2.5  # places to get free, for which a prompt call within its tier's share may wait
 _NOT_FOR_RETURNED = 16  # of the room: those who come as told may not fill it either
 _LEAST_RETRY_S, _MOST_RETRY_S = 1.0, 720.0
+_LEAST_TOLD = 1.0 / 6.0  # of the patience
 
 
 class Decision(Enum):
@@ -85,7 +87,7 @@ class WaitingRoom:
             return Decision.REJECT
         self._calls[ticket] = call
         # Who hardly waits at all is not passed over by those who were told to come: they hardly do either.
-        queue.add(call, returned and not (tier < FREE and self._is_prompt(ask)))
+        queue.add(call, returned and not self._is_prompt(ask))
         self._waiting += 1
         self._press(now)
         return Decision.WAIT
@@ -116,11 +118,21 @@ class WaitingRoom:
         start now.
         """
         call = self._calls.get(ticket)
-        if call is None or call.started < 0.0 or call.answered:
+        if call is None or call.started < 0.0 or call.answered_at >= 0.0:
             return []
-        call.answered = True
+        call.answered_at = now
         self._holding.window.answered(call, took_s, now)
         return self._start(now)
+
+    @property
+    def wants_progress(self) -> bool:
+        """Few calls have left yet, so what the running ones have generated would say how fast the replicas are."""
+        return self._outlook.wants_progress
+
+    def progress(self, generated: Mapping[Ticket, int | None], now: float) -> None:
+        """Tokens that running calls have generated so far; None: not known."""
+        running = [(self._calls[ticket], tokens) for ticket, tokens in generated.items() if ticket in self._calls]
+        self._outlook.progress([(call, tokens) for call, tokens in running if call.started >= 0.0], now)
 
     def resize(self, capacity: Capacity, now: float) -> list[Ticket]:
         """The fleet has changed, or time has passed. Running calls stay; returns the tickets that start now."""
@@ -166,7 +178,7 @@ class WaitingRoom:
         if told is not None:
             promises.settle(told, 1.0)
         cost = cost_of(ask.prompt_tokens, ask.output_tokens)
-        told_s = self._outlook.promised_s(tier, line, cost, now)
+        told_s = self._outlook.promised_s(tier, line, cost, self._least_told_s(ask), now)
         if told_s is None:  # nothing was measured yet: by then the queue has moved or is empty
             told_s = self._patience_s(ask) * (1.0 + spread)
         told_s = float(math.ceil(max(told_s, _LEAST_RETRY_S)))
@@ -278,7 +290,15 @@ class WaitingRoom:
     def _is_prompt(self, ask: Ask) -> bool:
         """Whether a paid call would rather be told at once than wait: by the operator's setting, if it does not say itself."""
         rules = self._rules
+        if _NUMBER[ask.tier] >= FREE:
+            return False
         return rules.prompt_s < rules.busy_s and ask.patience_s is None and self._holding.capacity.places > 0
+
+    def _least_told_s(self, ask: Ask) -> float:
+        """Who would have waited is not told to come in much less: so near, a second more or less would make it untrue."""
+        if self._is_prompt(ask):
+            return 0.0
+        return _LEAST_TOLD * min(self._patience_s(ask), self._rules.busy_s)
 
     def _may_wait(self, call: Call, returned: bool, now: float) -> bool:
         room = int(self._rules.most_waiting * _ROOM_USED[call.tier]) - self._waiting
@@ -287,7 +307,7 @@ class WaitingRoom:
         if room <= 0 or taken >= room:
             return False
         ask, most_s = call.ask, self._patience_s(call.ask)
-        is_prompt = call.tier < FREE and self._is_prompt(ask)
+        is_prompt = self._is_prompt(ask)
         queue, holding = self._queues[call.tier], self._holding
         if is_prompt and holding.is_slow_to_answer(call, queue, 2.0 * self._rules.target_first_token_s, now):
             return False

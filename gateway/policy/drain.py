@@ -44,15 +44,23 @@ class Drain:
     (tokens) there are. So it is known before the replicas are full, where departures alone would measure the demand, follows the
     fleet's size at once, and does not take the first to leave, which are the short ones, for typical: those that still run have
     used their places too. Engines with less to do are faster: once they have been full, only such times count.
+
+    The first calls say nothing by leaving until they do, all of them late and at once. So as long as few have left, what the
+    running ones have done of their cost counts as well (`worked`), and until they have done some, the rate is not known.
     """
 
-    __slots__ = ("_cost", "_count", "_last", "_learns", "_place_s", "_token_s", "_was_full")
+    __slots__ = ("_began", "_calls", "_cost", "_count", "_last", "_learns", "_place_s", "_token_s", "_was_full", "is_new")
 
     _SHORT_S = 10.0
     _LONG_S = 120.0
     _ENOUGH = 48.0  # departures; with fewer, the memory is the long one
+    _FIRST_COST, _FIRST_PART = 1e9, 1.0 / 4.0
+    _FIRST_S = 10.0  # unless that takes longer
 
     def __init__(self) -> None:
+        self.is_new = True  # few have left yet: what the running ones have done should be told
+        self._began = -1.0
+        self._calls = 0
         self._cost = 0.0
         self._count = 0.0
         self._place_s = 0.0
@@ -77,16 +85,26 @@ class Drain:
         kept = math.exp(-passed_s / memory_s)
         if not calls:  # nothing to learn from
             return
+        self._calls = calls
+        if self._began < 0.0:
+            self._began = now - passed_s
         covered_s = memory_s * (1.0 - kept)
         self._forget(kept)
         self._place_s += covered_s * calls
         self._token_s += covered_s * tokens
 
+    def worked(self, cost: float) -> None:
+        """One that runs has done so much more of its estimated cost."""
+        if self._learns:
+            self._cost += cost
+
     def left(self, cost: float) -> None:
-        """One of them, whose estimated cost this is."""
+        """One of them, whose estimated cost this is, less what it was said to have done."""
         if self._learns:
             self._cost += cost
             self._count += 1.0
+            if self._count >= self._ENOUGH:
+                self.is_new = False
 
     def _forget(self, kept: float) -> None:
         self._cost *= kept
@@ -95,12 +113,16 @@ class Drain:
         self._token_s *= kept
 
     def per_s(self, places: float, tokens: float, typical: float) -> float:
-        """0: nothing has run yet. `tokens`: 0 if they are no limit. `typical`: a call's cost, as long as none has left: it is
-        taken to do so now.
+        """0: not known yet. `tokens`: 0 if they are no limit. `typical`: a call's cost; where none has done any of it for long,
+        one is taken to leave now.
         """
         if self._place_s <= 0.0:
             return 0.0
-        cost = self._cost if self._count >= 1.0 else self._cost + typical
+        cost = self._cost
+        if self._count < 1.0 and cost < self._FIRST_PART * self._calls * typical:
+            if self._last - self._began < self._FIRST_S:
+                return 0.0
+            cost += typical
         rate = places * cost / self._place_s
         if tokens > 0.0 and self._token_s > 0.0:
             rate = min(rate, tokens * cost / self._token_s)

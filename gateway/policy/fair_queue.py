@@ -29,7 +29,20 @@ _BEFORE_ALL = -(1 << 48)
 class Call:
     """One waiting or running call."""
 
-    __slots__ = ("answered", "ask", "came", "cost", "line", "number", "prompt_ahead", "started", "ticket", "tier", "tokens")
+    __slots__ = (
+        "answered_at",
+        "ask",
+        "came",
+        "cost",
+        "line",
+        "number",
+        "prompt_ahead",
+        "started",
+        "ticket",
+        "tier",
+        "tokens",
+        "worked",
+    )
 
     def __init__(self, ticket: Ticket, ask: Ask, tier: int, line: Line, came: float) -> None:
         self.ticket = ticket
@@ -42,7 +55,8 @@ class Call:
         self.number = 0  # its turn among the tenant's waiting calls
         self.started = -1.0
         self.prompt_ahead = 0  # prompt tokens that the engines had not answered when it started, its own included
-        self.answered = False
+        self.answered_at = -1.0  # when its answer began; before 0: it has not
+        self.worked = 0.0  # of its cost, as far as the drain has heard of it
 
 
 class Promise:

@@ -29,7 +29,33 @@ class Outlook:
         self._drain.passed(self._holding.calls, self._holding.tokens, self._holding.is_full, now)
 
     def left(self, call: Call) -> None:
-        self._drain.left(call.cost)
+        self._drain.left(call.cost - call.worked)
+
+    @property
+    def wants_progress(self) -> bool:
+        return self._drain.is_new
+
+    def progress(self, running: list[tuple[Call, int | None]], now: float) -> None:
+        """What running calls have generated, in tokens. One of which that is not known, or nothing yet, gets on as the others."""
+        self.passed(now)
+        if not self._drain.is_new:
+            return
+        done_cost, done_s = 0.0, 0.0
+        for call, tokens in running:
+            if tokens and call.answered_at >= 0.0:
+                done_cost += self._worked(call, _done(call, tokens, now))
+                done_s += now - call.started
+        for call, tokens in running:
+            if done_s > 0.0 and not (tokens and call.answered_at >= 0.0):
+                self._worked(call, (now - call.started) * done_cost / done_s)
+
+    def _worked(self, call: Call, cost: float) -> float:
+        """All that it has done of its estimate."""
+        done = min(cost, call.cost)
+        if done > call.worked:
+            self._drain.worked(done - call.worked)
+            call.worked = done
+        return call.worked
 
     def rate(self, tier: int, now: float) -> float:
         """The cost a second at which this tier's calls start while some of them wait: what the others do not use of all there
@@ -87,17 +113,18 @@ class Outlook:
         queue, rate = self._queues[tier], self.rate(tier, now)
         return (queue.backlog + queue.promised * self._promises[tier].kept_share) / rate if rate else 0.0
 
-    def promised_s(self, tier: int, line: Line, cost: float, now: float) -> float | None:
-        """The first time behind all who wait that is not promised to anybody, later for a tenant that is ahead of the others; but
-        one that others have pushed back to more than twice what its fair share takes gets that, promised or not. None: not
-        known.
+    def promised_s(self, tier: int, line: Line, cost: float, least_s: float, now: float) -> float | None:
+        """The first time from `least_s` on, behind all who wait, that is not promised to anybody, later for a tenant that is
+        ahead of the others; but one that others have pushed back to more than twice what its fair share takes gets that,
+        promised or not. None: not known.
         """
         queue, promises, rate = self._queues[tier], self._promises[tier], self.rate(tier, now)
         if not rate:
             return None
-        earliest_s = self._turn_s(queue, line, line.backlog, queue.backlog, rate, self._left(queue, line, rate, now))
+        turn_s = self._turn_s(queue, line, line.backlog, queue.backlog, rate, self._left(queue, line, rate, now))
+        earliest_s = max(least_s, turn_s)
         own = line.backlog + line.promised * promises.kept_share + queue.debt(line)
-        fair_s = self._fair(queue, line, own) / (rate * BOOKED)
+        fair_s = max(least_s, self._fair(queue, line, own) / (rate * BOOKED))
         free_s = float(promises.free_s(earliest_s, cost, rate, now))
         paced_s = self._paced_s(tier, line, cost, free_s, rate, now)
         if paced_s > free_s:
@@ -151,3 +178,10 @@ class Outlook:
         are served by weight, and they may have one call each that comes first.
         """
         return own * queue.weights(line) / line.weight + self._holding.typical_cost * queue.others(line)
+
+
+def _done(call: Call, tokens: int, now: float) -> float:
+    """Of its cost, as large a part as of the time that it takes if the rest of its answer comes as fast as what has come."""
+    answered_s, decodes_s = call.answered_at - call.started, now - call.answered_at
+    takes_s = answered_s + decodes_s * max(1.0, call.ask.output_tokens / tokens)
+    return call.cost * (now - call.started) / takes_s if takes_s > 0.0 else 0.0

@@ -33,6 +33,7 @@ class Promises:
         self._kept_share = 1.0
         self._booked = [0.0] * _SECONDS  # cost promised to start in each second from now on
         self._second = 0
+        self._most = 0.0  # cost a second, when a time was looked for last
         self._full_from = self._full_until = -math.inf
         self._full_at_rate = 0.0
 
@@ -53,13 +54,14 @@ class Promises:
         """In how many whole seconds, at least so many, there is time for another call of this cost where `rate` drains. What was
         promised when the rate was taken for less, leaves gaps, and they are filled first.
         """
-        most = rate * BOOKED / self._kept_share
+        most = self._most = rate * BOOKED / self._kept_share
+        room = cost if cost <= most else most / 2.0  # a call that takes longer than a second goes on in the next ones
         first = max(1, math.ceil(earliest_s))
         # All is promised up to where the last search from as early on ended, unless the rate has risen since.
         goes_on = most <= self._full_at_rate * _RISEN and self._full_from <= now + first <= self._full_until
         for told_s in range(max(first, int(self._full_until - now)) if goes_on else first, MOST_S):
             booked = self._booked[int(now + told_s) % _SECONDS]
-            if booked + cost <= most or booked <= 0.0:
+            if booked + room <= most:
                 if goes_on:
                     self._full_until = now + told_s
                 else:
@@ -72,9 +74,19 @@ class Promises:
         promise = Promise(line, caller, now + told_s, told_s, cost)
         self._open[self._numbers] = promise
         heappush(self._lapse, (promise.due + max(_GRACE_S, _GRACE_SHARE * told_s), self._numbers))
-        self._booked[int(promise.due) % _SECONDS] += cost
+        self._book(int(promise.due), cost)
         self._queue.promise(promise)
         self._waiting += 1
+
+    def _book(self, second: int, cost: float) -> None:
+        """From that second on, as much in each as drains in it: where calls are longer than that, the next have to wait."""
+        at = second
+        while cost > 0.0 < self._most and at < self._second + MOST_S:
+            part = min(cost, max(0.0, self._most - self._booked[at % _SECONDS]))
+            self._booked[at % _SECONDS] += part
+            cost -= part
+            at += 1
+        self._booked[second % _SECONDS] += cost
 
     def take_up(self, line: Line, caller: str, now: float) -> bool:
         """Whether this caller was told to come about now; if so, that promise is kept. One who is not known may be any of those

@@ -15,6 +15,7 @@ from gateway.call_error import CallError
 from gateway.errors import QueueTimeout, ServerOverloaded
 from gateway.policy.admission import Ask, Capacity, Rules
 from gateway.policy.limits import Tier
+from gateway.protocol.usage import Usage
 from tests.fakes import LoopClock, VirtualLoop
 
 M = "daemun-demo"
@@ -61,6 +62,26 @@ async def test_those_who_are_turned_away_are_told_different_times() -> None:
             await full.place(M, ASK).take()
         told.append(caught.value.whole_retry_after_s or 0)
     assert told[0] < told[1]
+
+
+async def test_first_streams_tell_the_others_their_time_before_any_has_ended() -> None:
+    """Two streams make 2 of 20 tokens a second, so one of them ends every 5 s."""
+    loop, full = asyncio.get_running_loop(), gate(2, most_waiting=0)
+
+    def used() -> Usage:
+        return Usage(prompt_tokens=10, completion_tokens=int(2 * loop.time()))
+
+    for like in (used, used):
+        streams = full.place(M, ASK, None, like)
+        await streams.take()
+        streams.first_token(0.1)
+    await asyncio.sleep(4)
+    told = []
+    for _ in range(3):
+        with pytest.raises(ServerOverloaded) as caught:
+            await stay(full, 1)
+        told.append(caught.value.whole_retry_after_s)
+    assert told == [5, 10, 15]
 
 
 async def test_waiting_ends_when_a_replica_appears() -> None:

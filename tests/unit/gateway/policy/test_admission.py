@@ -352,3 +352,38 @@ def test_ten_thousand_wait_and_all_start() -> None:
         (running,) = tickets
         started += 1
     assert started == 10_000
+
+
+def burst(told_of: float | None) -> tuple[WaitingRoom, float]:
+    """Ten running calls of 100 + 100 tokens that take 20 s, half a second in; the share of them whose progress is told."""
+    room = room_of(10)
+    running = [arrive(room, ask(f"t{number}"))[0] for number in range(10)]
+    for ticket in running:
+        room.first_token(ticket, 0.2, 0.2)
+    for _ in range(3):
+        arrive(room, ask("w"), 0.3)
+    if told_of is not None:
+        known = int(10 * told_of)
+        room.progress({ticket: 25 if number < known else None for number, ticket in enumerate(running)}, 5.0)
+    return room, 5.0
+
+
+@pytest.mark.parametrize("told_of", [1.0, 0.3])
+def test_what_running_calls_have_generated_tells_the_first_callers_their_time(told_of: float) -> None:
+    """Streams that have made 25 of 100 tokens 4.8 s after the first take 19.4 s, so about every other second one of ten leaves."""
+    room, now = burst(told_of)
+    assert room.retry_after_s(ask("w"), now, 0.5) in (8.0, 9.0)  # behind three
+
+
+def test_first_callers_of_engines_of_which_nothing_is_known_are_told_their_patience() -> None:
+    room, now = burst(None)
+    assert room.retry_after_s(ask("new"), now, 0.5) == 45.0
+
+
+def test_progress_of_calls_that_are_gone_or_wait_changes_nothing() -> None:
+    room = room_of(1)
+    arrive(room, ask())
+    waiting, _ = arrive(room, ask(), 1.0)
+    room.progress({Ticket(1 << 60): 5, waiting: 5}, 2.0)
+    assert room.retry_after_s(ask("new"), 2.0, 0.0) == 30.0
+    assert room.wants_progress

@@ -48,11 +48,34 @@ def test_rate_of_full_replicas_is_that_of_departures() -> None:
     assert drain.per_s(20, 500, 100.0) == pytest.approx(200.0, rel=0.05)  # of which the KV cache is full
 
 
-def test_before_any_has_left_one_is_taken_to() -> None:
+def test_before_any_has_left_the_rate_is_not_known_unless_that_takes_long() -> None:
     drain = Drain()
     assert drain.per_s(10, 0, 100.0) == 0.0
-    drain.passed(10, 500, True, 2.0)
-    assert 0.0 < drain.per_s(10, 0, 100.0) < 200.0
+    drain.passed(0, 0, False, 100.0)
+    drain.passed(10, 500, True, 102.0)
+    assert drain.per_s(10, 0, 100.0) == 0.0
+    drain.passed(10, 500, True, 112.0)
+    assert 0.0 < drain.per_s(10, 0, 100.0) < 200.0  # one is taken to leave now
+
+
+@given(st.integers(3, 64), st.floats(1, 10), st.floats(0.05, 0.95))
+def test_what_running_calls_have_done_tells_the_rate_before_any_has_left(calls: int, each_s: float, part: float) -> None:
+    drain = Drain()
+    drain.passed(calls, 50 * calls, True, part * each_s)
+    for _ in range(calls):
+        drain.worked(100.0 * part)
+    if part >= 0.13:  # an eighth
+        assert drain.per_s(calls, 0, 100.0) == pytest.approx(100.0 * calls / each_s, rel=0.06)
+    for _ in range(calls):
+        drain.left(100.0 - 100.0 * part)
+    assert drain.per_s(calls, 0, 100.0) == pytest.approx(100.0 * calls / (part * each_s), rel=0.06)
+
+
+def test_what_they_have_done_is_asked_for_until_enough_have_left() -> None:
+    drain = Drain()
+    assert drain.is_new
+    run(drain, 10, 5.0, 60.0)
+    assert not drain.is_new
 
 
 def test_once_full_times_with_little_to_do_do_not_count() -> None:

@@ -31,10 +31,13 @@ def test_gap_before_what_is_promised_is_filled_when_the_rate_rises() -> None:
     assert promises.free_s(1.0, 10.0, 100.0, 0.0) == 1
 
 
-def test_call_larger_than_a_second_takes_one_alone() -> None:
+def test_call_that_takes_longer_than_a_second_takes_as_many_as_it_needs() -> None:
     promises, line = told()
-    promises.make(line, "", promises.free_s(1.0, 500.0, 100.0, 0.0), 500.0, 0.0)
-    assert promises.free_s(1.0, 500.0, 100.0, 0.0) == 2
+    times = []
+    for _ in range(4):
+        times.append(promises.free_s(1.0, 500.0, 100.0, 0.0))
+        promises.make(line, "", times[-1], 500.0, 0.0)
+    assert times == [1, 6, 12, 17]  # each is 5.3 s of what may be promised
 
 
 def test_nothing_beyond_the_horizon() -> None:
