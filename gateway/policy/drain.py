@@ -54,7 +54,7 @@ class Drain:
     _SHORT_S = 10.0
     _LONG_S = 120.0
     _ENOUGH = 48.0  # departures; with fewer, the memory is the long one
-    _FIRST_COST, _FIRST_PART = 1e9, 1.0 / 4.0
+    _FIRST_PART = 1.0 / 4.0  # of what runs has to be done before the rate is known: at first the engines mostly read prompts
     _FIRST_S = 10.0  # unless that takes longer
 
     def __init__(self) -> None:

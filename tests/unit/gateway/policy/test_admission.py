@@ -370,7 +370,7 @@ def burst(told_of: float | None) -> tuple[WaitingRoom, float]:
 
 @pytest.mark.parametrize("told_of", [1.0, 0.3])
 def test_what_running_calls_have_generated_tells_the_first_callers_their_time(told_of: float) -> None:
-    """Streams that have made 25 of 100 tokens 4.8 s after the first take 19.4 s, so about every other second one of ten leaves."""
+    """Streams that have made 25 of 100 tokens 4.8 s after the first take 19.4 s, so of ten one leaves every other second."""
     room, now = burst(told_of)
     assert room.retry_after_s(ask("w"), now, 0.5) in (8.0, 9.0)  # behind three
 

@@ -64,7 +64,7 @@ def test_what_running_calls_have_done_tells_the_rate_before_any_has_left(calls: 
     drain.passed(calls, 50 * calls, True, part * each_s)
     for _ in range(calls):
         drain.worked(100.0 * part)
-    if part >= 0.13:  # an eighth
+    if part >= 0.26:  # a quarter
         assert drain.per_s(calls, 0, 100.0) == pytest.approx(100.0 * calls / each_s, rel=0.06)
     for _ in range(calls):
         drain.left(100.0 - 100.0 * part)
