@@ -180,7 +180,8 @@ class WaitingRoom:
         cost = cost_of(ask.prompt_tokens, ask.output_tokens)
         told_s = self._outlook.promised_s(tier, line, cost, self._least_told_s(ask), now)
         if told_s is None:  # nothing was measured yet: by then the queue has moved or is empty
-            told_s = self._patience_s(ask) * (1.0 + spread)
+            rules, would_wait_s = self._rules, self._patience_s(ask)
+            told_s = (max(rules.prompt_s, rules.target_first_token_s) if self._is_prompt(ask) else would_wait_s) * (1.0 + spread)
         told_s = float(math.ceil(max(told_s, _LEAST_RETRY_S)))
         if told_s < MOST_S:
             promises.make(line, ask.caller, told_s, cost, now)
@@ -307,6 +308,8 @@ class WaitingRoom:
         if room <= 0 or taken >= room:
             return False
         ask, most_s = call.ask, self._patience_s(call.ask)
+        if most_s <= 0.0:
+            return False
         is_prompt = self._is_prompt(ask)
         queue, holding = self._queues[call.tier], self._holding
         if is_prompt and holding.is_slow_to_answer(call, queue, 2.0 * self._rules.target_first_token_s, now):

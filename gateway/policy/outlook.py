@@ -78,7 +78,7 @@ class Outlook:
         """
         queue, line, rate = self._queues[call.tier], call.line, self.rate(call.tier, now)
         if not rate:
-            return True
+            return True  # it soon will be
         left = self._left(queue, line, rate, now)
         if returned:
             return self._turn_s(queue, line, line.returned, queue.returned, rate, left) <= most_s
