@@ -113,6 +113,22 @@ def serve(context: typer.Context) -> None:
 
 
 @app.command()
+def autoscaler(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")] = 9464,
+) -> None:
+    """Tell HPA and KEDA how many replicas each model should have, where Ray Serve does not scale them itself.
+
+    It asks the gateway once a second and serves the policy's number: `/metrics` for Prometheus (`daemun_desired_replicas`), and
+    `/desired/MODEL` for KEDA's metrics-api trigger. Without a signal there is no figure, so that the fleet stays as it is.
+    """
+    from daemun.autoscaler import run
+
+    run(context.obj.settings(), host, port, typer.echo)
+
+
+@app.command()
 def doctor(context: typer.Context) -> None:
     """Look at this machine and say whether it is fit for the settings, and what to do where it is not."""
     settings = context.obj.settings()

@@ -3,6 +3,7 @@
 Not here: starting Ray or Serve (`cluster.py`), and what a replica does (`replica.py`).
 """
 
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from serving.autoscaling.ray_policy import DemandPolicy
+from serving.autoscaling.terms import POLICYS, least_replicas, most_replicas, replica_count, terms
 from serving.replica import Device, Replica
 from serving.settings import ServingSettings
 from serving.spec import ModelSpec
@@ -19,7 +21,6 @@ from serving.spec import ModelSpec
 HEALTH_CHECK_PERIOD_S = 1.0
 # The engine's own queue bound decides, and answers in OpenAI's shape; Serve's must never be reached first.
 UNBOUNDED = 1_000_000
-BOUNDS = ("use", "spreads", "clear_s", "hold_s", "idle_s", "stale_s")  # of the policy, as the settings have them
 
 
 def build_app(spec: ModelSpec, settings: ServingSettings) -> Application:
@@ -43,29 +44,25 @@ def build_app(spec: ModelSpec, settings: ServingSettings) -> Application:
 def replica_options(spec: ModelSpec, settings: ServingSettings) -> dict[str, Any]:
     """A fixed number of replicas, or one that follows what the gateway is asked. Raises ValueError."""
     wanted, count = settings.autoscaling, replica_count(spec, settings)
-    least, most = wanted.least.get(spec.id, spec.replicas.min), most_replicas(spec, settings)
-    if not wanted.enabled or least == most:
+    if not wanted.enabled or least_replicas(spec, settings) == most_replicas(spec, settings):
         return {"num_replicas": count}
-    if not 0 <= least <= count <= most:
-        raise ValueError(f"{spec.id} needs autoscaling.least <= replicas <= autoscaling.most, not {least} <= {count} <= {most}")
+    capacity, bounds = terms(spec, settings)
     if wanted.demand_url is None:
         raise ValueError("autoscaling needs demand_url, the address of the gateway's /internal/demand")
-    if spec.speed is None:
-        raise ValueError(f"{spec.id} cannot be scaled: its catalogue entry has no speed; add one, or set least and most alike")
     policy = AutoscalingPolicy(
         policy_function=DemandPolicy,
         policy_kwargs={
             "model": spec.id,
             "demand_url": wanted.demand_url,
-            "capacity": {"tokens_per_s": spec.speed.tokens_per_s, "cold_start_s": spec.speed.cold_start_s},
-            "bounds": wanted.model_dump(include=set(BOUNDS)),
+            "capacity": asdict(capacity),
+            "bounds": wanted.model_dump(include=set(POLICYS)),
         },
     )
     return {
         "autoscaling_config": AutoscalingConfig(
-            min_replicas=least,
+            min_replicas=bounds.least,
             initial_replicas=count,
-            max_replicas=most,
+            max_replicas=bounds.most,
             policy=policy,
             # The policy does its own smoothing and waiting.
             upscale_delay_s=0.0,
@@ -73,17 +70,6 @@ def replica_options(spec: ModelSpec, settings: ServingSettings) -> dict[str, Any
             downscale_to_zero_delay_s=0.0,
         )
     }
-
-
-def replica_count(spec: ModelSpec, settings: ServingSettings) -> int:
-    """How many replicas to start with: the operator's word, else the catalogue's."""
-    return settings.replicas.get(spec.id, spec.replicas.count)
-
-
-def most_replicas(spec: ModelSpec, settings: ServingSettings) -> int:
-    """How many there may be at once."""
-    count = replica_count(spec, settings)
-    return settings.autoscaling.most.get(spec.id, max(count, spec.replicas.max)) if settings.autoscaling.enabled else count
 
 
 def choose_device(settings: ServingSettings) -> Device:

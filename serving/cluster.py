@@ -24,7 +24,8 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig, ServeStatus
 
-from serving.app import build_app, most_replicas, replica_count
+from serving.app import build_app
+from serving.autoscaling.terms import most_replicas, replica_count
 from serving.processes import die_with_parent, is_alive
 from serving.settings import ServingSettings
 from serving.spec import ModelSpec, read_spec
