@@ -87,7 +87,7 @@ def candidates_terms(
     ask = _ask(request, principal, tier, 0.0, ports.habits)
     if not starts_at_once(candidate, ask, ports.gate):
         return None
-    headers += (_TIER[tier], (MODEL_USED, candidate.encode()))
+    headers.extend((_TIER[tier], (MODEL_USED, candidate.encode())))
     other = changed(request, model=candidate)
     other.named = request.model
     return Terms(_in_engines_words(other, tier), tier, ask, headers, said=request.own_body, key_id=principal.key_id)
