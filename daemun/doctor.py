@@ -110,6 +110,8 @@ def judge(facts: Facts, settings: Settings, *, gateway: bool = True, serving: bo
     if gateway:
         findings.append(_gateway(facts))
     if serving:
+        if gateway:
+            findings += _rollouts(settings)
         findings += [_engine(facts), *_models(facts), _memory(facts, settings), _processor(facts), _gpu(facts, settings)]
     findings.append(_stores(settings))
     return findings
@@ -166,6 +168,17 @@ def _models(facts: Facts) -> Iterator[Finding]:
             )
         else:
             yield Finding(f"Model {model}", Grade.OK, f"{spec.title}, {spec.context_tokens} tokens of context")
+
+
+def _rollouts(settings: Settings) -> Iterator[Finding]:
+    """Of models that neither this machine serves nor a list names. Another machine's Ray may have them."""
+    lists = [fleet.models for fleet in settings.gateway.fleets if isinstance(fleet, StaticFleet)]
+    known = {*settings.serving.models, *(model for models in lists for model in models)}
+    for rollout in settings.gateway.rollouts:
+        for model in (rollout.model, rollout.candidate):
+            if model not in known:
+                remedy = "Add it to serving.models, or correct gateway.rollouts; until it is there, no call goes to it."
+                yield Finding("Rollouts", Grade.WARNING, f"{model} is not among the models that are served here", remedy)
 
 
 def _memory(facts: Facts, settings: Settings) -> Finding:

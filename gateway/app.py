@@ -109,7 +109,7 @@ class Gateway(FastAPI):
 
     def __init__(self, pipeline: Pipeline, limits: BodyLimits, lifespan: Lifespan | None) -> None:
         super().__init__(title="daemun", version=version("daemun"), lifespan=lifespan)
-        self.running = Running()
+        self.running = Running(pipeline.stop)
         self._inference = {
             ("POST", endpoint.path): InferenceEndpoint(pipeline, endpoint, limits, self.running) for endpoint in ENDPOINTS
         }
@@ -132,7 +132,8 @@ def assemble(
     """The app over given ports; tests hand in fakes here. Without a store of usage, nothing tells what was used; without a source
     of what is asked of all workers, it is of this one.
     """
-    pipeline = Pipeline(ports, call_s=settings.timeouts.call_s, rates=settings.rates())
+    rollouts = [rollout.rollout() for rollout in settings.rollouts]
+    pipeline = Pipeline(ports, call_s=settings.timeouts.call_s, rates=settings.rates(), rollouts=rollouts)
     limits = BodyLimits(settings.max_body_bytes, settings.max_media_body_bytes)
     app = Gateway(pipeline, limits, lifespan)
     app.include_router(models.router(pipeline, ports.clock))

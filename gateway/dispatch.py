@@ -42,7 +42,9 @@ T = TypeVar("T")
 
 
 class Dispatch:
-    """`deadline` is the clock's time after which nothing is tried or continued elsewhere; `tell` is for when the call waits."""
+    """`deadline` is the clock's time after which nothing is tried or continued elsewhere; `tell` is for when the call waits;
+    `most_attempts` are made before an answer has begun.
+    """
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class Dispatch:
         call_id: str,
         deadline: float,
         tell: Tell | None = None,
+        most_attempts: int = MOST_ATTEMPTS,
     ) -> None:
         self._ports = ports
         self._router = router
@@ -64,6 +67,7 @@ class Dispatch:
         self._receipt = receipt
         self._deadline = deadline
         self._tell = tell
+        self._most_attempts = most_attempts
         self._place = ports.gate.place(request.model, terms.ask, terms.like, receipt.used if request.stream else None)
         self._has_place = False
         self._attempt = Lease()
@@ -145,7 +149,7 @@ class Dispatch:
                 attempts += 1
                 self._attempt.end(problem)
                 harmless = repeatable or isinstance(problem, ServerOverloaded) or not problem.fields.get("reached", True)
-                if attempts >= MOST_ATTEMPTS or not harmless or self._ports.clock.monotonic() >= self._deadline:
+                if attempts >= self._most_attempts or not harmless or self._ports.clock.monotonic() >= self._deadline:
                     if isinstance(problem, ServerOverloaded):
                         problem.retry_after_s = self._place.retry_after_s()  # a promise: not for every attempt
                     raise

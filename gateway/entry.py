@@ -12,6 +12,9 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
     `reasoning_tokens` of the completion's. `cost_ukrw` is in millionths of a KRW, net, so that sums of it are exact. `energy_wh`
     is always an estimate; `estimated` says that the token counts are too, since the engine told none. `continued` is how often
     another replica went on with the answer.
+
+    `asked` is the model that was asked for, where that has a rollout, and empty otherwise: `model` is then the version that
+    worked. Of no tenant are a rollout's own calls, whose project says what they are: SHADOW or RETURNED. They cost nothing.
     """
 
     id: str
@@ -38,3 +41,9 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
     energy_wh: float = 0.0
     estimated: bool = False
     continued: int = 0
+    asked: str = ""
+
+
+NOBODY = ""  # the tenant of what is no client's call
+SHADOW = "shadow"  # a copy of a client's call, whose answer nobody saw
+RETURNED = "returned"  # what the candidate made of a client's call that went back to the model it asked for

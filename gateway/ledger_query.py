@@ -42,6 +42,7 @@ class LedgerQuery:
     model: str | None = None
     tier: str | None = None
     outcome: str | None = None
+    asked: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class LedgerStore(Protocol):
     def write(self, rows: Sequence[Row], rest: Rest = ...) -> None:
         """For good, all or none; an entry that is there already stays as it is. Raises RowRefused.
 
-        `rest` is called behind each part of it. Where events are sent, each new entry is put into the outbox with it.
+        `rest` is called behind each part of it. Where events are sent, each new entry of a tenant is put into the outbox with it.
         """
         ...
 

@@ -6,54 +6,34 @@ is handed on to the Reply, and whoever sends the reply ends it, however that goe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from gateway.call import Call
 from gateway.call_error import CallError
 from gateway.dispatch import Dispatch
 from gateway.errors import InvalidApiKey, LedgerStuck, ModelNotAllowed, ModelNotFound
 from gateway.lease import Lease
 from gateway.policy.cost import NO_RATES, Rates
+from gateway.policy.rollout import Rollout
 from gateway.policy.routing import Router
-from gateway.ports import Ports, Principal, Replica, Tell
-from gateway.protocol.openai import Request
+from gateway.ports import Ports, Principal, Replica
 from gateway.receipt import Receipt
-from gateway.reply import Reply, StreamReply
-from gateway.terms import Header, terms
-
-
-class Call:
-    """One request as it came in, and whose it is.
-
-    `patience_s` is its own longest wait, `tell` for who wants to hear where it stands. Every stage may add to `headers`: they are
-    in the head of the answer, whatever answer it becomes.
-    """
-
-    __slots__ = ("headers", "id", "patience_s", "principal", "request", "tell")
-
-    def __init__(
-        self,
-        id: str,
-        principal: Principal,
-        request: Request,
-        *,
-        headers: list[Header],
-        patience_s: float | None = None,
-        tell: Tell | None = None,
-    ) -> None:
-        self.id = id
-        self.principal = principal
-        self.request = request
-        self.headers = headers
-        self.patience_s = patience_s
-        self.tell = tell
+from gateway.reply import Reply, opened
+from gateway.shadow import Shadows
+from gateway.terms import terms
+from gateway.trial import Trial
 
 
 class Pipeline:
     """`call_s` is how long a call may take before it is no longer tried or continued elsewhere."""
 
-    def __init__(self, ports: Ports, *, call_s: float, rates: Rates = NO_RATES) -> None:
+    def __init__(self, ports: Ports, *, call_s: float, rates: Rates = NO_RATES, rollouts: Iterable[Rollout] = ()) -> None:
         self._ports = ports
         self._rates = rates
         self._call_s = call_s
         self._router: Router[Replica] = Router()
+        self._shadows = Shadows(ports, self._router, rates.without_prices(), call_s=call_s)
+        self._trials = {rollout.model: Trial(rollout, ports, self._router, self._shadows) for rollout in rollouts}
         ports.fleet.on_change(lambda _: self._router.forget({replica.id for replica in self._ready()}))
         ports.fleet.on_pressure(lambda replica_id, told: self._router.told(replica_id, told, ports.clock.monotonic()))
 
@@ -72,19 +52,18 @@ class Pipeline:
             )
             lease.hold(receipt.close)
             self._check_model(model, principal)
-            agreed = terms(request, principal, ports, patience_s=call.patience_s, headers=call.headers)
-            request = agreed.request
-            receipt.taken_as(request.model, agreed.tier)
-            reservation = await ports.limits.reserve(principal, request)
-            lease.hold(lambda error: reservation.settle(receipt.worked(error)))
             deadline = ports.clock.monotonic() + self._call_s
+            trial = self._trials.get(model)
+            if trial is not None:
+                return await trial.run(call, receipt, lease, deadline)
+            agreed = terms(request, principal, ports, patience_s=call.patience_s, headers=call.headers)
+            receipt.taken_as(agreed.request.model, agreed.tier)
+            reservation = await ports.limits.reserve(principal, agreed.request)
+            lease.hold(lambda error: reservation.settle(receipt.worked(error)))
             dispatch = Dispatch(ports, self._router, agreed, receipt, call_id=call.id, deadline=deadline, tell=call.tell)
             lease.hold(dispatch.end)
             begin = await dispatch.begin()
-            headers = reservation.headers()
-            if request.stream:
-                return StreamReply(dispatch.content_type, begin, request, dispatch, receipt, lease.hand_on(), headers)
-            return Reply(dispatch.content_type, agreed.echoed(begin), request.endpoint, receipt, lease.hand_on(), headers)
+            return opened(agreed, begin, dispatch, receipt, lease, reservation.headers())
 
     def record_refusal(self, call_id: str, endpoint: str, principal: Principal, error: CallError) -> None:
         """A request of a known key that cannot be read is a call too: it leaves an entry, of no model, if one can be kept."""
@@ -97,6 +76,10 @@ class Pipeline:
         if principal is None:
             raise InvalidApiKey
         return principal
+
+    def stop(self) -> None:
+        """The process stops: what runs here for no client ends now."""
+        self._shadows.stop()
 
     def models_for(self, principal: Principal) -> list[str]:
         return [model for model in self._ports.fleet.models() if principal.may_use(model)]

@@ -85,7 +85,8 @@ class Tally:
 
     at_once: started without waiting. waited: had to. rejected: turned away before the queue. evicted: out of it, when their
     patience ended. left: their clients did. resumed: began again elsewhere. capped: allowed less output. fell_back: went to
-    another model, counted at the one that they asked for.
+    another model, counted at the one that they asked for. So are those of a rollout. canary: the candidate's. returned: of these,
+    came back from it. shadowed: had a copy sent to it. unshadowed: should have had, but it was busy.
     """
 
     at_once: int = 0
@@ -96,6 +97,10 @@ class Tally:
     resumed: int = 0
     capped: int = 0
     fell_back: int = 0
+    canary: int = 0
+    returned: int = 0
+    shadowed: int = 0
+    unshadowed: int = 0
 
 
 Tell = Callable[[int, float | None], Awaitable[None]]

@@ -44,6 +44,7 @@ class Receipt:
         self._clock = clock
         self._ledger = ledger
         self._tier = principal.tier
+        self._asked = ""
         self._started_at = clock.time()
         self._came = clock.monotonic()
         self._queue_s: float | None = None
@@ -53,10 +54,13 @@ class Receipt:
         self._used: Callable[[], Usage] | None = None
         self._decided: Outcome | None = None
 
-    def taken_as(self, model: str, tier: Tier) -> None:
-        """The model that it goes to, which may be a fall-back, and the tier that it is served in."""
+    def taken_as(self, model: str, tier: Tier, asked: str = "") -> None:
+        """The model that it goes to, which may be a fall-back, and the tier that it is served in. `asked` is the model in whose
+        name it answers, where that has a rollout: its price is the call's, whichever version works.
+        """
         self._model = model
         self._tier = tier
+        self._asked = asked
 
     def started(self) -> None:
         """It has a place."""
@@ -119,10 +123,11 @@ class Receipt:
                 duration_s=self._clock.monotonic() - self._came,
                 tier=self._tier.value,
                 reasoning_tokens=reasoning,
-                cost_ukrw=self._rates.price(self._model).cost_ukrw(prompt, cached, completion, reasoning),
+                cost_ukrw=self._rates.price(self._asked or self._model).cost_ukrw(prompt, cached, completion, reasoning),
                 energy_wh=self._rates.energy(self._model).estimate_wh(prompt, cached, completion),
                 estimated=used.estimated,
                 continued=self._continued,
+                asked=self._asked,
             )
         )
 

@@ -19,9 +19,11 @@ from gateway.protocol.endpoint import NO_STREAM, Endpoint
 from gateway.protocol.openai import Request
 from gateway.protocol.plain import Engine, PlainReader
 from gateway.protocol.recorder import Recorder
+from gateway.protocol.renaming import RenamingSplitter
 from gateway.protocol.sse import EventSplitter
 from gateway.protocol.stream_reader import Reader, StreamReader
 from gateway.receipt import Receipt
+from gateway.terms import Terms
 
 
 class Reply:
@@ -84,7 +86,8 @@ class StreamReply(Reply):
     ) -> None:
         super().__init__(content_type, begin, request.endpoint, receipt, lease, headers)
         self._dispatch = dispatch
-        self._splitter = EventSplitter()
+        self._named = request.named
+        self._splitter = _splitter(request.named)
         self._reader = _reader(request, dispatch.engine)
         self._begun = False
         self._over = False
@@ -191,9 +194,21 @@ class StreamReply(Reply):
             return None
         if step is None:
             return None
-        self._splitter = EventSplitter()  # an event that came in half comes again whole
+        self._splitter = _splitter(self._named)  # an event that came in half comes again whole
         self._over = isinstance(step, End)
         return step.data if isinstance(step, End) else b""
+
+
+def opened(agreed: Terms, begin: bytes, dispatch: Dispatch, receipt: Receipt, lease: Lease, headers: Headers) -> Reply:
+    """The reply to a call whose answer has begun. From here on it has what the call holds."""
+    request = agreed.request
+    if request.stream:
+        return StreamReply(dispatch.content_type, begin, request, dispatch, receipt, lease.hand_on(), headers)
+    return Reply(dispatch.content_type, agreed.echoed(begin), request.endpoint, receipt, lease.hand_on(), headers)
+
+
+def _splitter(named: str | None) -> EventSplitter:
+    return EventSplitter() if named is None else RenamingSplitter(named)
 
 
 def _reader(request: Request, engine: Engine) -> Reader:

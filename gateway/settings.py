@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from gateway.policy.cost import Energy, Price, Rates
+from gateway.policy.rollout import Rollout
 
 
 class Frozen(BaseModel):
@@ -195,6 +196,32 @@ class LimitSettings(Frozen):
         return self
 
 
+class RolloutSettings(Frozen):
+    """A candidate on trial for a model: clients ask for the model, and some of them are answered by the candidate."""
+
+    model: str = Field(min_length=1, description="The model that clients ask for.")
+    candidate: str = Field(min_length=1, description="The model that may take its place.")
+    canary: float = Field(0.0, ge=0, le=1, description="Share of the callers that the candidate answers, from 0 to 1.")
+    shadow: float = Field(0.0, ge=0, le=1, description="Share of the other callers' calls that it gets a copy of, unseen.")
+    sticky: Literal["conversation", "key"] = Field(
+        "conversation", description="What stays with one version: a conversation, or a key with all of them."
+    )
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> Self:
+        if self.model == self.candidate:
+            raise ValueError(f"{self.model} cannot be its own candidate; name the model that is to be tried for it")
+        if self.canary + self.shadow > 1:
+            raise ValueError(
+                f"canary and shadow are shares of the same callers, so {self.canary:g} and {self.shadow:g} are too much: "
+                "together they may be 1 at most"
+            )
+        return self
+
+    def rollout(self) -> Rollout:
+        return Rollout(self.model, self.candidate, self.canary, self.shadow, self.sticky == "key")
+
+
 class GatewaySettings(Frozen):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8080, ge=1, le=65535, description="Port to listen on.")
@@ -212,6 +239,7 @@ class GatewaySettings(Frozen):
     probe_timeout_s: float = Field(2.0, gt=0, description="Seconds a replica may take to answer a probe.")
     queue: QueueSettings = QueueSettings()
     limits: LimitSettings = LimitSettings()
+    rollouts: tuple[RolloutSettings, ...] = Field((), description="Candidates on trial, one a model at most.")
     timeouts: TimeoutSettings = TimeoutSettings()
     clients: ClientLimits = ClientLimits()
     store: StoreSettings = StoreSettings()
@@ -225,6 +253,25 @@ class GatewaySettings(Frozen):
     def _workers_share_limits(self) -> Self:
         if self.workers > 1 and self.limits.redis is None:
             raise ValueError(f"{self.workers} workers need limits.redis, the Redis that holds their limits together")
+        return self
+
+    @model_validator(mode="after")
+    def _rollouts_fit(self) -> Self:
+        """Where every fleet is a list that names its models, those of the rollouts are to be among them."""
+        models = [rollout.model for rollout in self.rollouts]
+        for rollout in self.rollouts:
+            if models.count(rollout.model) > 1:
+                raise ValueError(f"rollouts has {rollout.model} more than once; try one candidate after the other")
+            if rollout.candidate in models:
+                raise ValueError(
+                    f"{rollout.candidate} is a candidate in rollouts and has one of its own; end one of the two, for calls go no "
+                    "further than to one candidate"
+                )
+        known = [name for fleet in self.fleets for name in (fleet.models if isinstance(fleet, StaticFleet) else ())]
+        if all(isinstance(fleet, StaticFleet) and fleet.models for fleet in self.fleets):
+            for name in (name for rollout in self.rollouts for name in (rollout.model, rollout.candidate)):
+                if name not in known:
+                    raise ValueError(f"rollouts names {name}, which no fleet has; there are {', '.join(known)}")
         return self
 
     def rates(self) -> Rates:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gateway.entry import NOBODY
 from gateway.policy.admission import Ask
 from gateway.policy.caller import STRANGER
 from gateway.policy.estimate import Habits
 from gateway.policy.limits import Tier
-from gateway.ports import Ports, Principal
+from gateway.ports import Gate, Ports, Principal
 from gateway.protocol import service_tier
 from gateway.protocol.endpoint import Api
 from gateway.protocol.openai import Request, changed
+from gateway.protocol.renaming import renamed
 
 Header = tuple[bytes, bytes]
 
+MODEL_USED = b"x-daemun-model-used"
 _TIER = {tier: (service_tier.HEADER, tier.value.encode()) for tier in Tier}
 
 
@@ -42,8 +45,12 @@ class Terms:
         return hash((self.key_id, self.tier.value, self.said))
 
     def echoed(self, body: bytes) -> bytes:
-        """A whole answer, with the tier in it where the client asked for one and the engine left it open."""
-        asked = self.request.service_tier
+        """A whole answer, with the tier in it where the client asked for one and the engine left it open, and in the name of the
+        model that was asked for where that is a rollout's.
+        """
+        asked, named = self.request.service_tier, self.request.named
+        if named is not None:
+            body = renamed(body, named)
         return body if asked is None else service_tier.echoed(body, service_tier.word(self.tier, asked))
 
 
@@ -59,16 +66,53 @@ def terms(request: Request, principal: Principal, ports: Ports, *, patience_s: f
             gate.tally(request.model).fell_back += 1
             request = changed(request, model=model)
             ask = _ask(request, principal, tier, patience_s, ports.habits)
-            headers.append((b"x-daemun-model-used", model.encode()))
+            headers.append((MODEL_USED, model.encode()))
     cap = gate.output_cap(request.model, ask)
     if cap is not None and (request.max_tokens is None or request.max_tokens > cap):
         gate.tally(request.model).capped += 1
         request = changed(request, most_tokens=cap)
         ask = _ask(request, principal, tier, patience_s, ports.habits)
         headers.append((b"x-daemun-output-cap", b"%d" % cap))
+    return Terms(_in_engines_words(request, tier), tier, ask, headers, said=said, key_id=principal.key_id)
+
+
+def candidates_terms(
+    request: Request, candidate: str, principal: Principal, ports: Ports, *, headers: list[Header]
+) -> Terms | None:
+    """On what terms a call goes to the candidate that is on trial for its model; None where it would not start there at once.
+
+    It is weighed by what the tenant's calls of the model itself come to.
+    """
+    tier = service_tier.used(request.service_tier, principal.tier)
+    ask = _ask(request, principal, tier, 0.0, ports.habits)
+    if not starts_at_once(candidate, ask, ports.gate):
+        return None
+    headers.extend((_TIER[tier], (MODEL_USED, candidate.encode())))
+    other = changed(request, model=candidate)
+    other.named = request.model
+    return Terms(_in_engines_words(other, tier), tier, ask, headers, said=request.own_body, key_id=principal.key_id)
+
+
+def shadows_terms(agreed: Terms, candidate: str, gate: Gate) -> Terms | None:
+    """The same for a copy of a call that was taken on these terms: nobody's, and behind everybody else."""
+    said = agreed.ask
+    ask = Ask(NOBODY, Tier.BATCH, said.prompt_tokens, said.output_tokens, said.weight, 0.0, STRANGER)
+    if not starts_at_once(candidate, ask, gate):
+        return None
+    other = changed(agreed.request, model=candidate)
+    other.repeatable, other.plan = False, None  # what breaks off is not gone on with
+    return Terms(other, Tier.BATCH, ask, [], said=agreed.said, key_id="")
+
+
+def starts_at_once(model: str, ask: Ask, gate: Gate) -> bool:
+    """Whether the gate would start a call that has no patience, with nobody before it."""
+    return gate.has_room(model) and not gate.prefers_fall_back(model, ask)
+
+
+def _in_engines_words(request: Request, tier: Tier) -> Request:
     if request.service_tier is not None and request.endpoint.api is Api.RESPONSES:
-        request = changed(request, service_tier=service_tier.engines_word(tier))
-    return Terms(request, tier, ask, headers, said=said, key_id=principal.key_id)
+        return changed(request, service_tier=service_tier.engines_word(tier))
+    return request
 
 
 def _ask(request: Request, principal: Principal, tier: Tier, patience_s: float | None, habits: Habits) -> Ask:

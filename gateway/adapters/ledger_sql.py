@@ -14,7 +14,7 @@ NAMES = ", ".join(COLUMNS)
 _SEOUL_S = 9 * 3600
 _OUTCOMES = ("completed", "aborted", "rejected", "failed")
 _SUMMED = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "cost_ukrw")
-_FIELDS = ("tenant", "project", "key_id", "model", "tier", "outcome")
+_FIELDS = ("tenant", "project", "key_id", "model", "tier", "outcome", "asked")
 _GROUPS = {Group.KEY: "key_id", Group.REPLICA: "coalesce(replica, '')"}
 
 
@@ -80,6 +80,8 @@ def _where(dialect: Dialect, query: LedgerQuery) -> Statement:
         value = getattr(query, name)
         if value is not None:
             add(f"{name} =", value)
+    if query.asked:
+        parts.append("asked <> ''")  # so that the index of those is known to do
     return " AND ".join(parts), values
 
 

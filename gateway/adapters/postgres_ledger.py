@@ -11,7 +11,7 @@ import asyncpg
 
 from gateway.adapters import ledger_sql, postgres
 from gateway.adapters.schema import StoreUnusable
-from gateway.entry import Entry
+from gateway.entry import NOBODY, Entry
 from gateway.ledger_query import Group, LedgerQuery, Rest, Row, RowRefused, UsageSum
 
 T = TypeVar("T")
@@ -29,8 +29,8 @@ _TYPES = {
 _ARRAYS = ", ".join(f"${at}::{_TYPES[kind]}" for at, kind in enumerate(Entry.__annotations__.values(), 1))
 _INSERT = f"INSERT INTO ledger ({ledger_sql.NAMES}) SELECT * FROM unnest({_ARRAYS}) ON CONFLICT (id) DO NOTHING"  # noqa: S608
 _INSERT_BOTH = f"""
-    WITH new AS ({_INSERT} RETURNING id, started_at)
-    INSERT INTO outbox (id, due_at) SELECT id, started_at FROM new ON CONFLICT (id) DO NOTHING
+    WITH new AS ({_INSERT} RETURNING id, started_at, tenant)
+    INSERT INTO outbox (id, due_at) SELECT id, started_at FROM new WHERE tenant <> '{NOBODY}' ON CONFLICT (id) DO NOTHING
 """  # noqa: S608
 _TAKE = f"""
     WITH due AS (SELECT id FROM outbox WHERE due_at <= $1 ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED),

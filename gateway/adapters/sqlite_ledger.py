@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from gateway.adapters import ledger_sql, sqlite
 from gateway.adapters.schema import StoreUnusable
-from gateway.entry import Entry
+from gateway.entry import NOBODY, Entry
 from gateway.ledger_query import Group, LedgerQuery, Rest, Row, RowRefused, UsageSum
 
 T = TypeVar("T")
@@ -135,8 +135,9 @@ def _insert(connection: sqlite3.Connection, batch: Sequence[Row], *, with_events
     values = [*chain.from_iterable(batch)]
     statement = _INSERT + ", ".join([f"({_PLACES})"] * len(batch)) + _UNLESS_THERE
     if with_events:
-        new = connection.execute(statement + " RETURNING id, started_at", values).fetchall()
-        connection.executemany("INSERT OR IGNORE INTO outbox (id, due_at) VALUES (?, ?)", new)
+        new = connection.execute(statement + " RETURNING id, started_at, tenant", values).fetchall()
+        clients = [(id, due_at) for id, due_at, tenant in new if tenant != NOBODY]
+        connection.executemany("INSERT OR IGNORE INTO outbox (id, due_at) VALUES (?, ?)", clients)
     else:
         connection.execute(statement, values)
 

@@ -69,6 +69,10 @@ class Rates:
     def price(self, model: str) -> Price:
         return self._prices.get(model, self._price)
 
+    def without_prices(self) -> Rates:
+        """The same energy figures, for calls that nobody pays."""
+        return Rates({}, self._energies, energy=self._energy)
+
     def cost_ukrw(self, model: str, used: Usage) -> int:
         return self.price(model).cost_ukrw(
             used.prompt_tokens, used.cached_tokens, used.completion_tokens or 0, used.reasoning_tokens

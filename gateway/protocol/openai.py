@@ -53,7 +53,8 @@ class Request:
     `body` is what the engine gets, `own_body` what the client sent less what is for the gateway alone: `models`, the fall-backs
     that it names, and `service_tier`, the word that it asks for. `prompt` is the raw JSON of all that the model will read. A
     choice has at most `max_tokens`; there are `n` a prompt; `single_choice` is whether there is one in all, `repeatable` whether
-    sending it twice does no harm, `plan` how its stream would go on elsewhere, if it could.
+    sending it twice does no harm, `plan` how its stream would go on elsewhere, if it could. `named` is the model that its answer
+    names, where that is another than `model`.
     """
 
     __slots__ = (
@@ -63,6 +64,7 @@ class Request:
         "model",
         "models",
         "n",
+        "named",
         "own_body",
         "plan",
         "prompt",
@@ -103,6 +105,7 @@ class Request:
         self.plan = plan
         self.models: tuple[str, ...] = ()
         self.service_tier: str | None = None
+        self.named: str | None = None
 
     @property
     def again(self) -> Send | None:
@@ -162,7 +165,7 @@ def changed(
     if most_tokens is not None:
         _allow(most_tokens, fields, request.endpoint.api)
     other = read(msgspec.json.encode(fields), request.endpoint)
-    other.models, other.service_tier = request.models, request.service_tier
+    other.models, other.service_tier, other.named = request.models, request.service_tier, request.named
     if service_tier is not None:
         fields["service_tier"] = to_raw(service_tier)
         other.body = other.own_body = msgspec.json.encode(fields)

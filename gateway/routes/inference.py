@@ -7,12 +7,14 @@ The lease on what a call took lives on the sending of the reply (`with reply`), 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from math import inf, nan
 
+from gateway.call import Call
 from gateway.call_error import CallError
 from gateway.errors import HANDED_BACK, QUEUE_POSITION, InvalidField, ServerStopping
 from gateway.exchange import BodyLimits, Exchange
-from gateway.pipeline import Call, Pipeline
+from gateway.pipeline import Pipeline
 from gateway.protocol import credential, openai
 from gateway.protocol.asgi import Receive, Scope, Send, header
 from gateway.protocol.endpoint import Endpoint
@@ -25,13 +27,15 @@ MAX_WAIT = b"x-daemun-max-wait-s"
 class Running:
     """The calls of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop_others: Callable[[], None]) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
+        self._stop_others = stop_others
 
     def hand_back(self) -> None:
         """The process stops: every call that still runs or waits ends now, and its client is told to come again."""
         for task in self.tasks:
             task.cancel(HANDED_BACK)
+        self._stop_others()
 
 
 class InferenceEndpoint:

@@ -114,7 +114,11 @@ _COMPONENTS: Schema = {
             "description": "The most tokens of output that this call got, because we are overloaded; else absent.",
             "schema": {"type": "integer", "minimum": 1},
         },
-        "ModelUsed": {"description": "The fall-back that answered, because `model` was full; else absent.", "schema": _TEXT},
+        "ModelUsed": {
+            "description": "The model that answered: a fall-back because `model` was full, or the version of one that has a "
+            "rollout; else absent.",
+            "schema": _TEXT,
+        },
     },
     "parameters": {
         "MaxWait": {

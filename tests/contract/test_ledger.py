@@ -15,6 +15,7 @@ from gateway.adapters import sqlite
 from gateway.adapters.postgres_ledger import PostgresLedger
 from gateway.adapters.schema import StoreUnusable
 from gateway.adapters.sqlite_ledger import SqliteLedger
+from gateway.entry import NOBODY, SHADOW
 from gateway.ledger_query import SEOUL, Group, LedgerQuery, LedgerStore, RowRefused
 from tests.entries import entry, rows
 from tests.postgres_server import PostgresServer
@@ -50,7 +51,7 @@ def store(opening: Opening) -> LedgerStore:
 
 
 def test_entry_comes_back_as_it_was_written(store: LedgerStore) -> None:
-    one = entry(7, queue_s=None, cost_ukrw=COST, continued=1)
+    one = entry(7, queue_s=None, cost_ukrw=COST, continued=1, asked="exaone")
     other = entry(8, replica=None, queue_s=0.125, first_byte_s=None, error_code="갑자기", estimated=True, stream=False, model="")
     store.write(rows([one, other]))
     assert store.entries(ALL, 9) == [other, one]
@@ -155,6 +156,19 @@ def test_store_says_which_entries_it_holds(store: LedgerStore) -> None:
     asked = [f"req_{number}" for number in range(590, 1200)]
     assert store.holds(asked) == set(asked[:10])
     assert store.holds([]) == set()
+
+
+def test_calls_of_a_rollout_are_found_by_what_they_asked_for(store: LedgerStore) -> None:
+    store.write(rows([entry(1), entry(2, asked="old"), entry(3, asked="old", model="new"), entry(4, asked="other")]))
+    assert [one.id for one in store.entries(LedgerQuery(asked="old"), 9)] == ["req_3", "req_2"]
+    assert [one.id for one in store.entries(LedgerQuery(asked="old", model="new", since=1002.0), 9)] == ["req_3"]
+
+
+def test_what_is_no_clients_call_gets_into_the_ledger_and_not_into_the_outbox(opening: Opening) -> None:
+    store = opening(True)
+    store.write(rows([entry(1), entry(2, tenant=NOBODY, project=SHADOW)]))
+    assert len(store.entries(ALL, 9)) == 2
+    assert [event.id for event in store.take_events(9, 5000.0, 6000.0)] == ["req_1"]
 
 
 def test_new_entries_alone_get_into_the_outbox(opening: Opening) -> None:

@@ -80,3 +80,13 @@ def test_a_gateway_that_is_not_compiled_works_and_is_mentioned() -> None:
     assert failures(findings) == []
     (warning,) = [finding for finding in findings if finding.grade is Grade.WARNING]
     assert (warning.subject, "scripts/compile" in warning.remedy) == ("Gateway", True)
+
+
+def test_rollout_to_a_model_that_is_not_served_is_a_warning() -> None:
+    rollouts = [{"model": "daemun-demo", "candidate": "daemun-next", "canary": 0.1}]
+    settings = Settings.model_validate({"gateway": {"rollouts": rollouts}})
+    findings = judge(FIT, settings)
+    assert failures(findings) == []
+    (found,) = [finding for finding in findings if finding.subject == "Rollouts"]
+    assert (found.grade, found.detail) == (Grade.WARNING, "daemun-next is not among the models that are served here")
+    assert all(finding.subject != "Rollouts" for finding in judge(FIT, settings, serving=False))

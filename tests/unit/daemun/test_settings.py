@@ -128,3 +128,31 @@ def test_an_address_with_a_password_is_never_shown(tmp_path: Path) -> None:
     assert settings.gateway.store.address == "postgresql://a:s3cret@b/c"
     assert "s3cret" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
     assert "s3cret" not in refusal(write(tmp_path, "gateway: {store: {url: ['postgresql://a:s3cret@b/c']}}"))
+
+
+@pytest.mark.parametrize(
+    ("rollouts", "told"),
+    [
+        ("[{model: a, candidate: a}]", "a cannot be its own candidate"),
+        ("[{model: a, candidate: b, canary: 1.5}]", "rollouts.0.canary is 1.5, but input should be less than or equal to 1"),
+        ("[{model: a, candidate: b, shadow: -0.1}]", "rollouts.0.shadow is -0.1, but input should be greater than or equal to 0"),
+        ("[{model: a, candidate: b, canary: 0.7, shadow: 0.4}]", "0.7 and 0.4 are too much: together they may be 1 at most"),
+        ("[{model: a, candidate: b}, {model: a, candidate: c}]", "rollouts has a more than once; try one candidate"),
+        ("[{model: a, candidate: b}, {model: b, candidate: c}]", "b is a candidate in rollouts and has one of its own; end one"),
+        ("[{model: a, candidate: nobody}]", "rollouts names nobody, which no fleet has; there are a, b, c"),
+        ("[{model: nobody, candidate: b}]", "rollouts names nobody, which no fleet has; there are a, b, c"),
+        ("[{model: a, candidate: b, share: 0.1}]", "there is no setting gateway.rollouts.0.share"),
+        ("[{model: a, candidate: b, sticky: call}]", "gateway.rollouts.0.sticky is 'call', but"),
+    ],
+)
+def test_rollouts_that_cannot_be_are_told_why(tmp_path: Path, rollouts: str, told: str) -> None:
+    fleets = "[{kind: static, urls: [http://10.0.0.7:8000], models: [a, b, c]}]"
+    said = refusal(write(tmp_path, f"gateway: {{fleets: {fleets}, rollouts: {rollouts}}}"))
+    assert told in said
+    assert "\n" not in said
+
+
+def test_models_of_rollouts_are_taken_on_trust_where_a_fleet_may_have_any(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, "gateway: {rollouts: [{model: a, candidate: b, canary: 0.1}]}"))
+    (rollout,) = settings.gateway.rollouts
+    assert (rollout.canary, rollout.shadow, rollout.sticky) == (0.1, 0.0, "conversation")

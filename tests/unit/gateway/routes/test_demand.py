@@ -13,6 +13,7 @@ from tests.unit.gateway.house import MODEL, House
 from tests.unit.gateway.routes.test_inference import CHAT, STREAM, WHOLE, answers
 
 DEMAND = "/internal/demand"
+_SELDOM = ("evicted", "left", "resumed", "capped", "fell_back", "canary", "returned", "shadowed", "unshadowed")
 IDLE = {"waiting": 0, "waiting_tokens": 0, "running": 0, "running_tokens": 0}
 
 
@@ -43,7 +44,7 @@ async def test_running_and_waiting_calls_and_their_tokens_are_shown_by_tier() ->
     assert (shown["tiers"]["paid"]["running"], shown["tiers"]["free"]["waiting"]) == (1, 1)
     assert shown["tiers"]["paid"]["running_tokens"] == shown["tiers"]["free"]["waiting_tokens"] == 256
     assert (shown["rejected"], shown["step"]) == (1, "rejecting")
-    assert shown["calls"] == dict.fromkeys(("evicted", "left", "resumed", "capped", "fell_back"), 0) | {
+    assert shown["calls"] == dict.fromkeys(_SELDOM, 0) | {
         "at_once": 1,
         "waited": 1,
         "rejected": 1,
