@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.engine_model import CallTooLong, EngineFigures, EngineModel, Event, Happening
-from tests.unit.loadtests.plain_engine import PlainEngine
+from engines.model import CallTooLong, EngineFigures, EngineModel, Event, Happening
+from tests.unit.engines.plain_engine import PlainEngine
 
 FIRST, FINISHED, PREEMPTED = Happening.FIRST, Happening.FINISHED, Happening.PREEMPTED
 FIGURES = EngineFigures(
