@@ -1,5 +1,5 @@
 """What came of a run: a row for each call, in compact arrays, and what the fleet was like from moment to moment. Facts only;
-`summary` and the reports make figures of them.
+`report` makes figures of them.
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ class Result:
     def fingerprint(self) -> str:
         """The same for two runs whose every figure is the same."""
         told = hashlib.sha256(repr((self.scenario, self.seed, self.duration_s, self.models, self.tenants, self.tiers)).encode())
-        for columns in (self.calls, *(self.series[model] for model in self.models)):
+        tables: list[Calls | ModelSeries] = [self.calls, *(self.series[model] for model in self.models)]
+        for columns in tables:
             for column in fields(columns):
                 told.update(getattr(columns, column.name).tobytes())
         told.update(self.at.tobytes())
