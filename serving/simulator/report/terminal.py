@@ -37,7 +37,9 @@ def _calls(figures: Summary) -> Table:
 
 
 def _waits(figures: Summary) -> Table:
-    table = _table("Time to first token", ("", "p50", "p99", "since first came p50", "p99", "minutes outside"))
+    table = _table(
+        "Time to first token", ("", "first token p50", "first token p99", "whole wait p50", "whole wait p99", "minutes outside")
+    )
     for name, calls in _rows(figures):
         times = (calls.first_token_s[0], calls.first_token_s[2], calls.wait_s[0], calls.wait_s[2])
         table.add_row(name, *map(seconds, times), f"{calls.outside} of {calls.minutes}")
@@ -52,13 +54,13 @@ def _rows(figures: Summary) -> list[tuple[str, CallFigures]]:
 
 
 def _fleet(figures: Summary) -> Table:
-    columns = ("", "GPU-hours", "tokens each", "ready mean", "most", "longest queue", "refusals", "lost", "broke")
+    columns = ("", "GPU-hours", "tokens each", "ready, mean", "longest queue", "refusals", "lost", "broke")
     table = _table("Replicas and GPUs", columns)
     whole = [(_TOTAL, figures.total)] if len(figures.models) > 1 else []
     for name, model in [*((model.model, model) for model in figures.models), *whole]:
         fleet = model.fleet
         tokens_each = model.calls.tokens / fleet.gpu_hours if fleet.gpu_hours > 0 else math.nan
-        counts = (fleet.ready_most, fleet.waiting_most, model.calls.refusals, fleet.lost, fleet.broke)
+        counts = (fleet.waiting_most, model.calls.refusals, fleet.lost, fleet.broke)
         table.add_row(name, *map(number, (fleet.gpu_hours, tokens_each, fleet.ready_mean, *counts)))
     return table
 
@@ -75,7 +77,6 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
     """Narrow enough for 80 columns: words of the header stand on top of each other, long names are broken."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for column in columns:
-        words = column.split()
-        least = max(map(len, words), default=_NAME)
-        table.add_column(column, justify="right" if words else "left", overflow="fold", min_width=least)
+        words = column.replace(" ", "\n")
+        table.add_column(words, justify="right" if words else "left", overflow="fold", min_width=0 if words else _NAME)
     return table

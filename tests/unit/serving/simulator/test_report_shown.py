@@ -73,9 +73,12 @@ def test_names_are_text_and_never_markup() -> None:
 
 @pytest.mark.parametrize("width", [80, 160])
 def test_tables_keep_every_figure_however_narrow_the_terminal(width: int) -> None:
-    text = shown(busy_result(1), width)
+    result = busy_result(1, ("a-model-with-a-rather-long-name", "solar"))
+    text = shown(result, width)
     assert "…" not in text
-    figures = summary(busy_result(1))
+    assert max(map(len, text.splitlines())) <= width
+    assert all(word in text for word in ("minutes", "outside", "broke", "fingerprint"))
+    figures = summary(result)
     for figure in (number(figures.total.calls.came), share(figures.total.calls.in_time, figures.total.calls.came)):
         assert figure in text
 
