@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from random import Random
@@ -93,9 +94,8 @@ class _People:
         self._shares = list(accumulate(tenant.share / tenant.count for _, tenant, _ in self._who))
 
     def draw(self, random: Random) -> tuple[str, TenantSpec, float]:
-        if len(self._who) == 1:
-            return self._who[0]
-        return random.choices(self._who, cum_weights=self._shares)[0]
+        shares = self._shares
+        return self._who[bisect(shares, random.random() * shares[-1], 0, len(shares) - 1)]
 
 
 def tiers(scenario: Scenario) -> dict[str, Tier]:

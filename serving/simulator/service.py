@@ -19,6 +19,7 @@ from serving.simulator.result import Calls, End
 
 _BEAT_S = 2.0  # how often the waiting room looks at the time, while anybody waits
 _TELL_S = 5.0  # how often the engines tell of their KV caches
+_LOOK_S = 2.0  # how often the router looks at what changes slowly: a gateway's does four times a second, which costs much here
 _FIRST, _FINISHED = Happening.FIRST, Happening.FINISHED
 
 
@@ -150,13 +151,14 @@ class Service:
     def _send(self, call: Call) -> None:
         """To the replica that the router picks. Raises CallTooLong."""
         now, router = self._agenda.now, self._router
-        replica = router.pick(call.work, self.ready, now)
+        looked_at = now - now % _LOOK_S
+        replica = router.pick(call.work, self.ready, looked_at)
         if replica is None:  # the only one has just been lost
             self._resuming.append(call)
             return
         call.id = str(call.ticket)
         replica.engine.add(call.id, call.visit.prompt_tokens + call.produced, call.output_tokens - call.produced, now)
-        call.flight = router.began(replica.id, call.work, now)
+        call.flight = router.began(replica.id, call.work, looked_at)
         call.replica, call.sent_at = replica, now
         replica.calls[call.id] = call
         self._schedule(replica)
@@ -282,8 +284,11 @@ class Service:
             self._beat_soon()
 
     def _tell_pressures(self, _: object) -> None:
+        """Those that are comfortable need not say so: what was told before lapses of itself."""
         now = self._agenda.now
         for replica in self.ready:
-            engine = replica.engine
-            self._router.told(replica.id, Pressure(engine.kv_usage, engine.waiting, replica.figures.kv_tokens), now)
+            if replica.engine.running:
+                pressure = Pressure(replica.engine.kv_usage, replica.engine.waiting)
+                if pressure.room < 1.0:
+                    self._router.told(replica.id, pressure, now)
         self._agenda.at(now + _TELL_S, self._tell_pressures)
