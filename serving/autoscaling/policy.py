@@ -6,7 +6,7 @@ what one replica was measured to do.
 - Up at once, and as far as needed. What waits asks for more replicas only as far as those there are will not have worked it off
   before new ones could help.
 - Down only to the most that was wanted in the last `hold_s`: a flapping demand makes a steady fleet. A replica that could be
-  spared only just, stays (`slack`).
+  spared only just, stays (`slack`). Who has just begun takes it that the replicas there are were wanted until now.
 - From zero as soon as anybody asks; to zero after `idle_s` without anything, unless this time of the day brings calls.
 - Where the signal is old, missing or of another time, everything stays as it is.
 """
@@ -91,6 +91,7 @@ def desired_replicas(
     if problem or demand is None:
         kept = min(max(current, bounds.least), bounds.most)
         return Decision(kept, f"stays at {kept}: {problem}", state, float(current))
+    before = state.wanted if state.forecast is not None else ((now, current),)
     state = _seen(state, demand, capacity)
     forecast, speed = state.forecast or Forecast(capacity.cold_start_s), state.tokens_per_s or capacity.tokens_per_s
     flow = forecast.at_most(now, bounds.spreads)
@@ -102,7 +103,7 @@ def desired_replicas(
         target, reason = _idle(target, state, bounds, forecast.usual(now) > _USUAL * speed, current, now)
     elif target == 0:
         target, reason = 1, "1: somebody asks"
-    recent = _remember(state.wanted, target, now, bounds.hold_s)
+    recent = _remember(before, target, now, bounds.hold_s)
     held = max(recent[0][1], target)
     if target < held <= current:
         reason = f"{held} for now: so many were wanted less than {bounds.hold_s:g} s ago, now {target}"

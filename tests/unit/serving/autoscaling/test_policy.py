@@ -89,6 +89,12 @@ def test_falling_demand_keeps_its_replicas_for_a_while() -> None:
     assert counts[-1] == 1
 
 
+def test_who_has_just_begun_lets_no_replica_go_before_it_has_looked_for_a_while() -> None:
+    counts = run(steady(100.0, 400), current=6)
+    assert set(counts[:119]) == {6}
+    assert counts[-1] == 1
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_does_not_make_it_flap(seed: int) -> None:
     random = Random(seed)  # noqa: S311 - a simulation
