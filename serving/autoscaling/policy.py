@@ -22,6 +22,7 @@ from serving.autoscaling.forecast import Forecast
 _RATE_MEMORY_S = 120.0  # of what a replica was measured to do
 _USUAL = 0.01  # of a replica's speed: what is less is the memory of calls that came some time ago
 _BUSY = 0.9  # of the target use, from which on what a fleet does is what it can
+_FILLING_S = 60.0  # longer than most answers take: until then a fleet that is full has ended fewer calls than it can
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class State:
     active_at: float | None = None
     promised_tokens: float = 0.0
     tokens_per_s: float | None = None  # of a replica, as measured
+    full: tuple[float, int] | None = None  # since when calls wait for as many ready replicas without a break
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,19 +141,30 @@ def _seen(state: State, demand: Demand, capacity: Capacity) -> State:
     offered = max(0.0, demand.arrival_tokens_per_s + told)
     # A replica that is not ready yet has not been idle.
     is_active = not demand.is_idle or demand.arrival_tokens_per_s > _USUAL * capacity.tokens_per_s or not demand.ready
+    full = _full(state.full, demand)
     return replace(
         state,
         forecast=forecast.observe(offered, demand.at),
         last_at=demand.at,
         active_at=demand.at if is_active or state.active_at is None else state.active_at,
         promised_tokens=demand.promised_tokens,
-        tokens_per_s=_measured(state.tokens_per_s, demand, capacity, passed),
+        tokens_per_s=_measured(state.tokens_per_s, full, demand, capacity, passed),
+        full=full,
     )
 
 
-def _measured(known: float | None, demand: Demand, capacity: Capacity, passed: float) -> float | None:
-    """What one replica does, learned while all are busy: while calls wait for them."""
-    if not demand.ready or demand.waiting_tokens <= 0.0 or demand.drain_tokens_per_s <= 0.0:
+def _full(full: tuple[float, int] | None, demand: Demand) -> tuple[float, int] | None:
+    """Since when the fleet has been as it is, and full."""
+    if demand.waiting_tokens <= 0.0:
+        return None
+    return full if full is not None and full[1] == demand.ready else (demand.at, demand.ready)
+
+
+def _measured(
+    known: float | None, full: tuple[float, int] | None, demand: Demand, capacity: Capacity, passed: float
+) -> float | None:
+    """What one replica does, learned while all are busy: calls have waited for them so long that as many end as can."""
+    if not demand.ready or demand.drain_tokens_per_s <= 0.0 or full is None or demand.at - full[0] < _FILLING_S:
         return known
     seen = demand.drain_tokens_per_s / demand.ready
     was = known if known is not None else capacity.tokens_per_s

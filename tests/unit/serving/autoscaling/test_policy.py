@@ -131,6 +131,16 @@ def test_replica_is_measured_while_calls_wait() -> None:
     assert state.tokens_per_s == pytest.approx(400.0, rel=0.05)
 
 
+def test_fleet_that_fills_or_has_just_grown_is_not_taken_for_a_slow_one() -> None:
+    state = State()
+    for at in range(600):  # every minute calls begin to wait, or there is one replica more; answers take half a minute
+        filling = min(1.0, at % 60 / 30)
+        ready, waiting = (2, 50_000 * (at % 60 > 0)) if at < 300 else (at // 60, 50_000)
+        demand = Demand(float(at), waiting, drain_tokens_per_s=filling * 1000.0 * ready, ready=ready, running=60)
+        state = decide(demand, current=ready, now=demand.at, state=state).state
+    assert state.tokens_per_s is None
+
+
 @given(
     st.lists(
         st.builds(
