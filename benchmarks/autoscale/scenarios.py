@@ -1,6 +1,6 @@
 """The hours for which the policies are compared: one model, a few replicas of it, and a demand that is hard in one way each.
 
-The engine is that of an 8-billion-parameter model on an H100, slowed to a quarter: about a model of 32 billion parameters. A
+The engine is that of an 8-billion-parameter model on an H100, slowed to an eighth: about a model of 70 billion parameters. A
 replica takes two minutes to start. Seeds change who comes when, never the shape.
 """
 
@@ -11,10 +11,10 @@ from typing import Any
 
 from serving.simulator.scenario import Scenario
 
-TARGET_S = 2.0
-MODEL = "model-32b"
+TARGET_S = 4.0
+MODEL = "model-70b"
 _SIZES = {
-    "prompt_tokens": {"mean": 1000, "spread": 0.8, "most": 8000},
+    "prompt_tokens": {"mean": 1000, "spread": 0.8, "most": 4000},
     "output_tokens": {"mean": 300, "spread": 0.7, "most": 2000},
 }
 _HOUR_S = 3600
@@ -23,31 +23,31 @@ _HOUR_S = 3600
 def scenarios(trace: Path | None) -> list[Scenario]:
     """`trace`: a real hour in Azure's or BurstGPT's format; None: there is none."""
     made = [
-        _scenario("steady", "Calls by chance, always as many.", [_calls("poisson", per_s=8.0)], start=4),
-        _scenario("bursts", "As many calls in bursts.", [_calls("gamma", per_s=8.0, variation=6.0)], start=4),
-        _scenario("evening", "A Korean evening and its end, from 21 to 1.", [_calls("day", per_s=3.5)], start=3)
+        _scenario("steady", "Calls by chance, always as many.", [_calls("poisson", per_s=4.0)], start=4),
+        _scenario("bursts", "As many calls in bursts.", [_calls("gamma", per_s=4.0, variation=6.0)], start=4),
+        _scenario("evening", "A Korean evening and its end, from 21 to 1.", [_calls("day", per_s=1.75)], start=3)
         | {"clock_s": 21 * _HOUR_S, "duration_s": 4 * _HOUR_S},
         _scenario(
             "step",
             "Four times as many for half an hour, without notice.",
-            [_calls("poisson", per_s=4.0), _calls("poisson", per_s=12.0, begin_s=1200, end_s=3000)],
+            [_calls("poisson", per_s=2.0), _calls("poisson", per_s=6.0, begin_s=1200, end_s=3000)],
             start=2,
         ),
         _scenario(
             "waves",
             "A lesson begins every half hour, for ten minutes.",
-            [_calls("poisson", per_s=4.0)]
-            + [_calls("poisson", per_s=8.0, begin_s=begin, end_s=begin + 600) for begin in range(600, 7200, 1800)],
+            [_calls("poisson", per_s=2.0)]
+            + [_calls("poisson", per_s=4.0, begin_s=begin, end_s=begin + 600) for begin in range(600, 7200, 1800)],
             start=2,
         )
         | {"duration_s": 2 * _HOUR_S},
         _scenario(
             "launch",
-            "3,000 users within five minutes, who come again when told, on top of calls as always.",
-            [_calls("poisson", per_s=4.0), _calls("surge", users=3000, within_s=300, begin_s=900)],
+            "1,500 users within five minutes, who come again when told, on top of calls as always.",
+            [_calls("poisson", per_s=2.0), _calls("surge", users=1500, within_s=300, begin_s=900)],
             start=2,
         ),
-        _scenario("losses", "All but one machine may leave; each does every 90 minutes.", [_calls("poisson", per_s=8.0)], start=4)
+        _scenario("losses", "All but one machine may leave; each does every 90 minutes.", [_calls("poisson", per_s=4.0)], start=4)
         | {"gpus": [_machines("own", 1), _machines("cafe", 13) | {"volatile": True, "leaves": {"every_s": 5400}}]},
     ]
     if trace is not None:
@@ -75,7 +75,7 @@ def _scenario(name: str, about: str, traffic: list[dict[str, Any]], start: int) 
                 "engine": "h100-8b",
                 "cold_start_s": 120,
                 "replicas": {"least": 1, "most": 12, "start": start},
-                "runs_on": [{"kind": "GPU", "speed": 0.25}],
+                "runs_on": [{"kind": "GPU", "speed": 0.125}],
             }
         ],
         "traffic": traffic,

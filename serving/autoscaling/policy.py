@@ -70,7 +70,8 @@ class State:
     wanted: tuple[tuple[float, int], ...] = ()  # when, how many; falling, so that the first is the most
     last_at: float = -math.inf  # of the last signal that was believed
     active_at: float | None = None
-    promised_tokens: float = 0.0
+    promised: int = 0
+    call_tokens: float = 0.0  # of one who was promised a time, lately
     tokens_per_s: float | None = None  # of a replica, as measured
     full: tuple[float, int] | None = None  # since when calls wait for as many ready replicas without a break
 
@@ -137,7 +138,9 @@ def _seen(state: State, demand: Demand, capacity: Capacity) -> State:
     if passed <= 0.0:
         return state
     # Who was turned away comes again: a new caller is one who gets in or adds to those who were told to come later.
-    told = (demand.promised_tokens - state.promised_tokens) / passed if passed < math.inf else 0.0
+    # It is their number that changes: what a call has on average differs from second to second, and they do not with it.
+    call_tokens = demand.promised_tokens / demand.promised if demand.promised else state.call_tokens
+    told = (demand.promised - state.promised) * call_tokens / passed
     offered = max(0.0, demand.arrival_tokens_per_s + told)
     # A replica that is not ready yet has not been idle.
     is_active = not demand.is_idle or demand.arrival_tokens_per_s > _USUAL * capacity.tokens_per_s or not demand.ready
@@ -147,7 +150,8 @@ def _seen(state: State, demand: Demand, capacity: Capacity) -> State:
         forecast=forecast.observe(offered, demand.at),
         last_at=demand.at,
         active_at=demand.at if is_active or state.active_at is None else state.active_at,
-        promised_tokens=demand.promised_tokens,
+        promised=demand.promised,
+        call_tokens=call_tokens,
         tokens_per_s=_measured(state.tokens_per_s, full, demand, capacity, passed),
         full=full,
     )

@@ -53,6 +53,16 @@ def test_who_was_told_to_come_again_counts_while_others_wait() -> None:
     assert decide(replace(told, waiting_tokens=0), current=1, now=0.0).replicas == 1
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_calls_that_differ_in_length_do_not_make_more_of_those_who_were_told_a_time(seed: int) -> None:
+    random = Random(seed)  # noqa: S311 - a simulation
+    demand = [
+        replace(one, promised=400, promised_tokens=400 * random.gauss(1000, 200), arrival_tokens_per_s=random.gauss(2000, 200))
+        for one in steady(0.0, 600)
+    ]
+    assert max(run(demand, current=3)[200:]) <= 4  # 2,000 tokens a second, at four fifths of a replica's speed
+
+
 def test_batch_work_asks_for_no_replica_but_the_first() -> None:
     bulk = Demand(at=0.0, batch_tokens=10_000_000, running=8, arrival_tokens_per_s=0.0, ready=1)
     assert decide(bulk, current=1, now=0.0).replicas == 1
@@ -195,6 +205,7 @@ def test_what_the_gateway_says_is_read() -> None:
         drain_tokens_per_s=1000.0,
         ready=2,
         starting=1,
+        promised=5,
     )
 
 
