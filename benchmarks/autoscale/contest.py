@@ -16,7 +16,7 @@ from serving.simulator.report.summary import summary
 from serving.simulator.run import policy, simulate
 from serving.simulator.scenario import Scenario
 
-_ORACLE_USE, _ORACLE_WINDOW_S = 0.8, 30.0
+_ORACLE_USE, _ORACLE_WINDOW_S = 0.6, 30.0
 
 
 def _own(scenario: Scenario, seed: int) -> MakeAutoscaler:
