@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from daemun import doctor as machine
-from daemun import keys, limits, models, tenants, usage, welcome
+from daemun import keys, limits, models, simulate, tenants, usage, welcome
 from daemun.context import Context, administer
 from daemun.ledger import with_catalogue_energy
 from daemun.problem import Problem
@@ -39,6 +39,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(limits.app, name="limits")
 app.add_typer(usage.app, name="usage")
 app.add_typer(models.app, name="models")
+app.command()(simulate.simulate)
 
 
 @app.callback()
