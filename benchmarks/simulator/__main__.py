@@ -20,7 +20,7 @@ from serving.simulator.run import Run
 
 LOADS = (20.0, 40.0, 80.0)  # calls a second, to all models together
 AIM = 100.0
-WARM_S = 60.0  # of virtual time: until then the engines fill
+WARM_S = 400.0  # of virtual time: until then the engines fill
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from serving.simulator.result import Calls, End
 _BEAT_S = 2.0  # how often the waiting room looks at the time, while anybody waits
 _TELL_S = 5.0  # how often the engines tell of their KV caches
 _LOOK_S = 2.0  # how often the router looks at what changes slowly: a gateway's does four times a second, which costs much here
+_WORTH_TELLING = 0.4  # of a KV cache in use: with less, no router holds it against a replica
 _FIRST, _FINISHED = Happening.FIRST, Happening.FINISHED
 
 
@@ -112,9 +113,9 @@ class Service:
         row, rows = call.row, self._calls
         rows.turned[row] += 1
         rows.told_s[row] = told_s
-        if not call.visit.comes_again:
+        if not call.visit.comes_again or told_s == math.inf:
             rows.end[row], rows.ended[row] = End.TURNED_AWAY, self._agenda.now
-        elif told_s < math.inf:
+        else:
             self._agenda.at(self._agenda.now + told_s, self.come, call)
 
     def _look_at_patience(self, call: Call) -> None:
@@ -287,8 +288,7 @@ class Service:
         """Those that are comfortable need not say so: what was told before lapses of itself."""
         now = self._agenda.now
         for replica in self.ready:
-            if replica.engine.running:
-                pressure = Pressure(replica.engine.kv_usage, replica.engine.waiting)
-                if pressure.room < 1.0:
-                    self._router.told(replica.id, pressure, now)
+            engine = replica.engine
+            if replica.calls and (engine.waiting or engine.kv_usage > _WORTH_TELLING):
+                self._router.told(replica.id, Pressure(engine.kv_usage, engine.waiting), now)
         self._agenda.at(now + _TELL_S, self._tell_pressures)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -47,6 +50,23 @@ def test_same_seed_gives_the_same_result_and_another_seed_another() -> None:
 
     assert fingerprint(1) == fingerprint(1)
     assert fingerprint(1) != fingerprint(2)
+
+
+def test_result_does_not_depend_on_how_this_process_hashes_text() -> None:
+    code = (
+        "from tests.unit.serving.simulator.fleets import model, scenario\n"
+        "from serving.simulator.run import simulate\n"
+        "told = scenario(duration_s=40.0, models=[model(fails_every_s=10.0), model(name='n')], "
+        "tenants=[{'name': 'a', 'count': 5}, {'name': 'b', 'tier': 'paid'}], "
+        "traffic=[{'kind': 'poisson', 'model': name, 'per_s': 20.0} for name in ('m', 'n')])\n"
+        "print(simulate(told).fingerprint())"
+    )
+    said = [
+        subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True)
+        for seed in ("1", "2")
+    ]
+    assert len(said[0].stdout) == 65
+    assert said[0].stdout == said[1].stdout
 
 
 def test_first_call_of_a_model_without_replicas_waits_for_a_cold_start() -> None:
@@ -99,6 +119,13 @@ def test_who_comes_again_as_told_is_served_when_the_limit_lets_him() -> None:
     assert ends(result)[End.SERVED] == 5
     assert list(result.calls.turned) == [0, 0, 0, 1, 1]
     assert result.calls.last_came[4] == pytest.approx(1.4 + result.calls.told_s[4])
+
+
+def test_whose_month_is_used_up_does_not_come_again() -> None:
+    limited = scenario(traffic=[], tenants=[{"name": "app", "limits": {"tokens_per_month": 150}}])
+    result = Run(limited, coming=[visit(1.0, comes_again=True), visit(2.0, comes_again=True)]).run()
+    assert [End(end) for end in result.calls.end] == [End.SERVED, End.TURNED_AWAY]
+    assert result.calls.told_s[1] == math.inf
 
 
 def test_call_beyond_the_models_context_fails_and_leaves_no_place_taken() -> None:
