@@ -203,6 +203,10 @@ class EngineModel:
         if self._waiting.pop(call_id, None) is None:
             self._leave(call, blocks=self._blocks_during_step(call))
 
+    def reach(self, now: float) -> None:
+        """So that `tokens_of` says what holds now. What happens until then is still told by the next `advance`."""
+        self._reach(now)
+
     def advance(self, now: float) -> list[Event]:
         """All that happened up to now and was not told yet, in its order."""
         self._reach(now)

@@ -62,6 +62,17 @@ class Call:
         self.replica: Replica | None = None
         self.taken: Taken | None = None
 
+    def tokens(self, now: float) -> int:
+        """Of its answer, so far."""
+        if self.replica is None:
+            return self.produced
+        engine = self.replica.engine
+        engine.reach(now)
+        try:
+            return self.produced + engine.tokens_of(self.id)
+        except KeyError:  # it ends at this very moment
+            return self.output_tokens
+
 
 class Replica:
     """`due`: when the engine is looked at next. `starts`: how often it has begun, so that what was noted for an earlier life is

@@ -18,6 +18,7 @@ from serving.simulator.replica import Call, Life, Replica
 from serving.simulator.result import Calls, End
 
 _BEAT_S = 2.0  # how often the waiting room looks at the time, while anybody waits
+_HEAR_S = 0.5  # between two looks at how far the running calls are
 _TELL_S = 5.0  # how often the engines tell of their KV caches
 _LOOK_S = 2.0  # how often the router looks at what changes slowly: a gateway's does four times a second, which costs much here
 _WORTH_TELLING = 0.4  # of a KV cache in use: with less, no router holds it against a replica
@@ -67,6 +68,7 @@ class Service:
         self._capacity = Capacity(0, replicas=0)
         self._tickets = 0
         self._beats = False
+        self._heard = -math.inf
         agenda.at(_TELL_S, self._tell_pressures)
 
     # Calls
@@ -82,6 +84,7 @@ class Service:
             return
         call.taken = taken
         room, expected = self.room, visit.expected_tokens
+        self._hear()
         ask = Ask(visit.tenant, visit.tier, visit.prompt_tokens, expected, visit.weight, visit.patience_s, call.name)
         cap = room.output_cap(ask, now)
         call.output_tokens = visit.output_tokens
@@ -105,6 +108,7 @@ class Service:
 
     def _reject(self, call: Call) -> None:
         self.tally.turned_away += 1
+        self._hear()
         told_s = self.room.retry_after_s(call.ask, self._agenda.now, self._random.random())
         self._give_back(call)
         self._turned_away(call, told_s)
@@ -272,6 +276,14 @@ class Service:
         self._capacity = Capacity(self.places, tokens, self.starting, len(self.ready))
         self._start(self.room.resize(self._capacity, self._agenda.now))
 
+    def _hear(self) -> None:
+        """How far the running calls are, where the room has too little else to tell by."""
+        now = self._agenda.now
+        if not self.room.wants_progress or now < self._heard + _HEAR_S:
+            return
+        self._heard = now
+        self.room.progress({ticket: call.tokens(now) for ticket, call in self._running.items()}, now)
+
     def _beat_soon(self) -> None:
         if not self._beats:
             self._beats = True
@@ -280,6 +292,7 @@ class Service:
     def _beat(self, _: object) -> None:
         """What is believed of the engines changes with time alone."""
         self._beats = False
+        self._hear()
         self._start(self.room.resize(self._capacity, self._agenda.now))
         if self._waiting:
             self._beat_soon()
