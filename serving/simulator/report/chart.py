@@ -91,7 +91,7 @@ class _Axis:
         positive = [max(value, 1e-3) for value in values if value > 0]
         first = math.floor(math.log10(min(positive, default=0.1)) + 1e-9)
         last = max(math.ceil(math.log10(max(positive, default=1.0)) - 1e-9), first + 1)
-        return cls(10.0**first, 10.0**last, True, [(10.0**power, seconds(10.0**power)) for power in range(first, last + 1)])
+        return cls(10.0**first, 10.0**last, True, [(10.0**power, _power(power)) for power in range(first, last + 1)])
 
     def y(self, value: float) -> float:
         if self.is_log:
@@ -166,6 +166,11 @@ def _limit(y: float, text: str) -> str:
         f'<line class="limit" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         f'<text class="limit" x="{_WIDTH - _RIGHT - 2}" y="{y - 4:.1f}" text-anchor="end">{escape(text)}</text>'
     )
+
+
+def _power(power: int) -> str:
+    """Seconds, as a power of ten is read."""
+    return f"{10**power:,} s" if power >= 0 else f"{10 ** (power + 3)} ms"
 
 
 def _round_step(least: float) -> float:

@@ -112,6 +112,11 @@ def test_counts_of_things_have_no_parts_on_their_axis() -> None:
     assert re.findall(r'text-anchor="end">([0-9.]+)</text>', drawn) == ["0", "1", "2"]
 
 
+def test_times_have_an_axis_of_powers_of_ten() -> None:
+    drawn = svg(Chart("", 1.0, [Line("p50", [0.05, math.nan], 1), Line("p99", [0.3, 70.0], 2)], limits=(2.0,), is_log=True))
+    assert re.findall(r'text-anchor="end">([^<]+)</text>', drawn)[:5] == ["10 ms", "100 ms", "1 s", "10 s", "100 s"]
+
+
 def test_figures_are_worded_for_people() -> None:
     assert [seconds(value) for value in (0.0123, 0.9999, 12.34, 99.96, 240.0, 9000.0, math.nan)] == [
         *("12 ms", "1 s", "12.3 s", "1.67 min", "4 min", "2.5 h", "–"),
