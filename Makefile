@@ -3,7 +3,7 @@
 DEVICE ?= cpu
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz kill-ledger check bench-gateway bench-overload bench-allocation demo-eval demo-train lock clean
+.PHONY: help run test fuzz kill-ledger check bench-gateway bench-overload bench-allocation bench-autoscale demo-eval demo-train lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -52,6 +52,10 @@ bench-overload: ## overload, noisy neighbours and a launch day in virtual time; 
 bench-allocation: ## plans for a national fleet of 10,000 GPUs: times, stability, reservations; half a minute
 	@scripts/setup dev-$(DEVICE)
 	@exec .venv/bin/python -m benchmarks.allocation $(ARGS)
+
+bench-autoscale: ## replicas by daemun's policy, Ray Serve's default, KEDA's and an oracle, in the simulator; 40 minutes of processor time
+	@scripts/setup serving-$(DEVICE)
+	@exec .venv/bin/python -m benchmarks.autoscale $(ARGS)
 
 demo-eval: ## ask the real server the demo model's questions, trained and held out
 	@scripts/setup serving-$(DEVICE)

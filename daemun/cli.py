@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from daemun import doctor as machine
-from daemun import keys, limits, models, rollouts, tenants, usage, welcome
+from daemun import keys, limits, models, rollouts, simulate, tenants, usage, welcome
 from daemun.context import Context, administer
 from daemun.ledger import with_catalogue_energy
 from daemun.problem import Problem
@@ -40,6 +40,7 @@ app.add_typer(limits.app, name="limits")
 app.add_typer(usage.app, name="usage")
 app.add_typer(models.app, name="models")
 app.add_typer(rollouts.app, name="rollouts")
+app.command()(simulate.simulate)
 
 
 @app.callback()

@@ -24,9 +24,9 @@ import psutil
 import typer
 import yaml
 
-from loadtests import engine_figures
+from engines import figures as engine_figures
+from engines.model import EngineFigures
 from loadtests.engine_fit import Size, Timed, decode_times, predicted, prefill_times
-from loadtests.engine_model import EngineFigures
 from loadtests.engine_probe import Probe, ProbeFailed
 
 PROMPTS = (32, 128, 256, 512, 1024, 1800)
@@ -149,7 +149,7 @@ def main(
     url: Annotated[str, typer.Option(help="The server, without /v1.")] = "http://127.0.0.1:8000",
     model: Annotated[str, typer.Option(help="Its model.")] = "daemun-demo",
     key: Annotated[str, typer.Option(help="Key, if it wants one.")] = "none",
-    name: Annotated[str, typer.Option(help="Write loadtests/engines/NAME.yaml; nothing if empty.")] = "",
+    name: Annotated[str, typer.Option(help="Write engines/known/NAME.yaml; nothing if empty.")] = "",
     max_num_seqs: Annotated[int, typer.Option(min=1, help="As the server was started with.")] = 64,
     max_num_batched_tokens: Annotated[int, typer.Option(min=1, help="As the server was started with.")] = 2048,
     judge: Annotated[str, typer.Option(help="Judge the figures of this name instead of fitting some.")] = "",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from loadtests.engine_model import EngineFigures, EngineModel, Event, Happening
+from engines.model import EngineFigures, EngineModel, Event, Happening
 
 
 @dataclass(frozen=True, slots=True)

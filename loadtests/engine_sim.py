@@ -1,6 +1,6 @@
 """`python -m loadtests.engine_sim`: an OpenAI server in front of a simulated vLLM engine, for loads beyond any engine here.
 
-Its answers are filler in vLLM's own shape; their times are those of `loadtests.engine_model` with the figures of a named engine,
+Its answers are filler in vLLM's own shape; their times are those of `engines.model` with the figures of a named engine,
 in real time or so many times faster. Several `--port`s are as many replicas, each an engine of its own, in one process.
 """
 
@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 import uvloop
 
-from loadtests import engine_figures
-from loadtests.engine_model import EngineFigures
+from engines import figures as engine_figures
+from engines.model import EngineFigures
 from loadtests.sim_connection import Connection
 from loadtests.sim_engine import SimulatedEngine
 

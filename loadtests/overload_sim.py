@@ -13,9 +13,9 @@ from heapq import heappop, heappush
 from itertools import count
 from random import Random
 
+from engines.model import EngineFigures, EngineModel, Happening
 from gateway.policy.admission import Ask, Capacity, Decision, Ticket, WaitingRoom
 from gateway.policy.limits import Tier
-from loadtests.engine_model import EngineFigures, EngineModel, Happening
 
 PROGRESS_EVERY_S = 0.5
 

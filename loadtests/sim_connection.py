@@ -9,8 +9,8 @@ from typing import Any
 
 import httptools
 
+from engines.model import EngineFigures
 from loadtests import sim_answer, sim_request
-from loadtests.engine_model import EngineFigures
 from loadtests.sim_engine import SimulatedEngine
 from loadtests.sim_request import Asked
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from loadtests.engine_model import EngineFigures, EngineModel, Happening
+from engines.model import EngineFigures, EngineModel, Happening
 from loadtests.sim_request import Asked
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from benchmarks.overload.traffic import OUTPUT_TOKENS, PAID_TARGET_S, PROMPT_TOKENS, Source, mix, tenants, visit, visits
+from engines.figures import load
+from engines.model import EngineFigures
 from gateway.policy.admission import Rules, WaitingRoom
 from gateway.policy.limits import Tier
-from loadtests.engine_figures import load
-from loadtests.engine_model import EngineFigures
 from loadtests.overload_sim import Simulation, Visit
 
 ENGINE, REPLICAS = "h100-8b", 2

@@ -42,7 +42,7 @@ class Demand:
 
     at                     when it was so, in seconds of whatever clock the policy is given
     waiting_tokens         of calls in the waiting room; batch calls, which wait for what is idle, are counted apart
-    promised_tokens        of callers who were told when to come again
+    promised_tokens        of callers who were told when to come again; `promised`: how many they are
     running                calls that have a place
     arrival_tokens_per_s   of calls that came in the last seconds and were not turned away
     drain_tokens_per_s     of calls that ended
@@ -57,6 +57,7 @@ class Demand:
     drain_tokens_per_s: float = 0.0
     ready: int = 0
     starting: int = 0
+    promised: int = 0
 
     @property
     def is_idle(self) -> bool:
@@ -89,4 +90,5 @@ def read_demand(answer: bytes, model: str, at: float) -> Demand:
         drain_tokens_per_s=told.drain_tokens_per_s,
         ready=told.replicas.ready,
         starting=told.replicas.starting,
+        promised=told.promised,
     )

@@ -6,7 +6,7 @@ what one replica was measured to do.
 - Up at once, and as far as needed. What waits asks for more replicas only as far as those there are will not have worked it off
   before new ones could help.
 - Down only to the most that was wanted in the last `hold_s`: a flapping demand makes a steady fleet. A replica that could be
-  spared only just, stays (`slack`).
+  spared only just, stays (`slack`). Who has just begun takes it that the replicas there are were wanted until now.
 - From zero as soon as anybody asks; to zero after `idle_s` without anything, unless this time of the day brings calls.
 - Where the signal is old, missing or of another time, everything stays as it is.
 """
@@ -22,6 +22,7 @@ from serving.autoscaling.forecast import Forecast
 _RATE_MEMORY_S = 120.0  # of what a replica was measured to do
 _USUAL = 0.01  # of a replica's speed: what is less is the memory of calls that came some time ago
 _BUSY = 0.9  # of the target use, from which on what a fleet does is what it can
+_FILLING_S = 60.0  # longer than most answers take: until then a fleet that is full has ended fewer calls than it can
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,10 @@ class State:
     wanted: tuple[tuple[float, int], ...] = ()  # when, how many; falling, so that the first is the most
     last_at: float = -math.inf  # of the last signal that was believed
     active_at: float | None = None
-    promised_tokens: float = 0.0
+    promised: int = 0
+    call_tokens: float = 0.0  # of one who was promised a time, lately
     tokens_per_s: float | None = None  # of a replica, as measured
+    full: tuple[float, int] | None = None  # since when calls wait for as many ready replicas without a break
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ def desired_replicas(
     if problem or demand is None:
         kept = min(max(current, bounds.least), bounds.most)
         return Decision(kept, f"stays at {kept}: {problem}", state, float(current))
+    before = state.wanted if state.forecast is not None else ((now, current),)
     state = _seen(state, demand, capacity)
     forecast, speed = state.forecast or Forecast(capacity.cold_start_s), state.tokens_per_s or capacity.tokens_per_s
     flow = forecast.at_most(now, bounds.spreads)
@@ -102,7 +106,7 @@ def desired_replicas(
         target, reason = _idle(target, state, bounds, forecast.usual(now) > _USUAL * speed, current, now)
     elif target == 0:
         target, reason = 1, "1: somebody asks"
-    recent = _remember(state.wanted, target, now, bounds.hold_s)
+    recent = _remember(before, target, now, bounds.hold_s)
     held = max(recent[0][1], target)
     if target < held <= current:
         reason = f"{held} for now: so many were wanted less than {bounds.hold_s:g} s ago, now {target}"
@@ -134,23 +138,37 @@ def _seen(state: State, demand: Demand, capacity: Capacity) -> State:
     if passed <= 0.0:
         return state
     # Who was turned away comes again: a new caller is one who gets in or adds to those who were told to come later.
-    told = (demand.promised_tokens - state.promised_tokens) / passed if passed < math.inf else 0.0
+    # It is their number that changes: what a call has on average differs from second to second, and they do not with it.
+    call_tokens = demand.promised_tokens / demand.promised if demand.promised else state.call_tokens
+    told = (demand.promised - state.promised) * call_tokens / passed
     offered = max(0.0, demand.arrival_tokens_per_s + told)
     # A replica that is not ready yet has not been idle.
     is_active = not demand.is_idle or demand.arrival_tokens_per_s > _USUAL * capacity.tokens_per_s or not demand.ready
+    full = _full(state.full, demand)
     return replace(
         state,
         forecast=forecast.observe(offered, demand.at),
         last_at=demand.at,
         active_at=demand.at if is_active or state.active_at is None else state.active_at,
-        promised_tokens=demand.promised_tokens,
-        tokens_per_s=_measured(state.tokens_per_s, demand, capacity, passed),
+        promised=demand.promised,
+        call_tokens=call_tokens,
+        tokens_per_s=_measured(state.tokens_per_s, full, demand, capacity, passed),
+        full=full,
     )
 
 
-def _measured(known: float | None, demand: Demand, capacity: Capacity, passed: float) -> float | None:
-    """What one replica does, learned while all are busy: while calls wait for them."""
-    if not demand.ready or demand.waiting_tokens <= 0.0 or demand.drain_tokens_per_s <= 0.0:
+def _full(full: tuple[float, int] | None, demand: Demand) -> tuple[float, int] | None:
+    """Since when the fleet has been as it is, and full."""
+    if demand.waiting_tokens <= 0.0:
+        return None
+    return full if full is not None and full[1] == demand.ready else (demand.at, demand.ready)
+
+
+def _measured(
+    known: float | None, full: tuple[float, int] | None, demand: Demand, capacity: Capacity, passed: float
+) -> float | None:
+    """What one replica does, learned while all are busy: calls have waited for them so long that as many end as can."""
+    if not demand.ready or demand.drain_tokens_per_s <= 0.0 or full is None or demand.at - full[0] < _FILLING_S:
         return known
     seen = demand.drain_tokens_per_s / demand.ready
     was = known if known is not None else capacity.tokens_per_s

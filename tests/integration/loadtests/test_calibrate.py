@@ -8,7 +8,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from loadtests import calibrate, engine_figures
+from engines import figures as engine_figures
+from loadtests import calibrate
 from loadtests.engine_fit import Size
 from loadtests.engine_probe import Probe, ProbeFailed
 from tests.e2e.stack import free_ports

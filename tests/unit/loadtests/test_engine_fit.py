@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests import engine_figures
+from engines.model import EngineFigures
 from loadtests.engine_fit import DecodeStep, Size, decode_times, least_squares, predicted, prefill_times
-from loadtests.engine_model import EngineFigures
 
 
 def test_figures_are_found_again_from_the_times_that_they_make() -> None:
@@ -40,14 +39,3 @@ def test_more_clients_share_the_steps() -> None:
     alone, together = (predicted(figures, [Size(10, 11)] * 8, clients=clients) for clients in (1, 8))
     assert together[-1].ended_at < alone[-1].ended_at / 4
     assert together[0].between_s > alone[0].between_s
-
-
-@pytest.mark.parametrize("name", engine_figures.names())
-def test_every_engine_that_is_kept_can_be_used(name: str) -> None:
-    figures = engine_figures.load(name)
-    assert 0.1 < figures.calls_per_s(300, 150) < 1000
-
-
-def test_engine_that_there_is_not_is_named_with_those_that_there_are() -> None:
-    with pytest.raises(ValueError, match=r"'h200'; there are demo-cpu, h100-8b"):
-        engine_figures.load("h200")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines.model import EngineFigures
 from gateway.policy.admission import Rules, WaitingRoom
 from gateway.policy.limits import Tier
-from loadtests.engine_model import EngineFigures
 from loadtests.overload_sim import Outcome, Simulation, Visit
 
 # A call alone takes 1 s for 50 tokens of prompt with the first of its answer, and 1.5 s for each further one.

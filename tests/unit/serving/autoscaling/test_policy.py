@@ -53,6 +53,16 @@ def test_who_was_told_to_come_again_counts_while_others_wait() -> None:
     assert decide(replace(told, waiting_tokens=0), current=1, now=0.0).replicas == 1
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_calls_that_differ_in_length_do_not_make_more_of_those_who_were_told_a_time(seed: int) -> None:
+    random = Random(seed)  # noqa: S311 - a simulation
+    demand = [
+        replace(one, promised=400, promised_tokens=400 * random.gauss(1000, 200), arrival_tokens_per_s=random.gauss(2000, 200))
+        for one in steady(0.0, 600)
+    ]
+    assert max(run(demand, current=3)[200:]) <= 4  # 2,000 tokens a second, at four fifths of a replica's speed
+
+
 def test_batch_work_asks_for_no_replica_but_the_first() -> None:
     bulk = Demand(at=0.0, batch_tokens=10_000_000, running=8, arrival_tokens_per_s=0.0, ready=1)
     assert decide(bulk, current=1, now=0.0).replicas == 1
@@ -86,6 +96,12 @@ def test_never_to_zero_where_one_is_the_least() -> None:
 def test_falling_demand_keeps_its_replicas_for_a_while() -> None:
     counts = run(steady(3600.0, 60) + steady(500.0, 400, start=60), current=1)
     assert counts[100] == max(counts)
+    assert counts[-1] == 1
+
+
+def test_who_has_just_begun_lets_no_replica_go_before_it_has_looked_for_a_while() -> None:
+    counts = run(steady(100.0, 400), current=6)
+    assert set(counts[:119]) == {6}
     assert counts[-1] == 1
 
 
@@ -123,6 +139,16 @@ def test_replica_is_measured_while_calls_wait() -> None:
     for demand in slow:
         state = decide(demand, current=2, now=demand.at, state=state).state
     assert state.tokens_per_s == pytest.approx(400.0, rel=0.05)
+
+
+def test_fleet_that_fills_or_has_just_grown_is_not_taken_for_a_slow_one() -> None:
+    state = State()
+    for at in range(600):  # every minute calls begin to wait, or there is one replica more; answers take half a minute
+        filling = min(1.0, at % 60 / 30)
+        ready, waiting = (2, 50_000 * (at % 60 > 0)) if at < 300 else (at // 60, 50_000)
+        demand = Demand(float(at), waiting, drain_tokens_per_s=filling * 1000.0 * ready, ready=ready, running=60)
+        state = decide(demand, current=ready, now=demand.at, state=state).state
+    assert state.tokens_per_s is None
 
 
 @given(
@@ -179,6 +205,7 @@ def test_what_the_gateway_says_is_read() -> None:
         drain_tokens_per_s=1000.0,
         ready=2,
         starting=1,
+        promised=5,
     )
 
 

@@ -203,6 +203,10 @@ class EngineModel:
         if self._waiting.pop(call_id, None) is None:
             self._leave(call, blocks=self._blocks_during_step(call))
 
+    def reach(self, now: float) -> None:
+        """So that `tokens_of` says what holds now. What happens until then is still told by the next `advance`."""
+        self._reach(now)
+
     def advance(self, now: float) -> list[Event]:
         """All that happened up to now and was not told yet, in its order."""
         self._reach(now)
@@ -212,8 +216,8 @@ class EngineModel:
     # Steps
 
     def _reach(self, now: float) -> None:
-        while self._most and self._end_of(1) <= now:
-            steps = self._steps_until(now)
+        while self._most and self._began + self._first_s <= now:
+            steps = self._steps_until(now) if self._most > 1 else 1
             at = self._end_of(steps)
             self._complete(steps, at)
             self._begin(at)
@@ -245,9 +249,11 @@ class EngineModel:
         figures, prefilled = self.figures, 0
         if untouched := self._decode_blocks(at):
             budget = figures.max_num_batched_tokens - self._decoding
-            for call in list(self._prefills.values()):
-                prefilled += self._prefill(call, budget - prefilled, at)
-            prefilled += self._admit(budget - prefilled)
+            if self._prefills:
+                for call in list(self._prefills.values()):
+                    prefilled += self._prefill(call, budget - prefilled, at)
+            if self._waiting:
+                prefilled += self._admit(budget - prefilled)
         decode_s = self._decoding * figures.decode_call_s + self._context * figures.context_token_s
         self._first_s = figures.step_s + prefilled * figures.prefill_token_s + decode_s
         self._growth_s = self._decoding * figures.context_token_s
@@ -296,21 +302,30 @@ class EngineModel:
 
     def _complete(self, steps: int, at: float) -> None:
         """So many of the steps under way are done. The blocks of the first were given when it began."""
-        size = self.figures.block_tokens
         if steps > 1:
-            cycles, rest = divmod(steps - 1, size)
-            self._free -= cycles * self._decoding
-            self._free -= sum(self._needing[-(self._step + 1 + step) % size] for step in range(rest))
+            self._free -= self._blocks_of(steps - 1)
         self._step += steps
-        self._context += self._decoding * steps
-        self.generation_tokens += self._decoding * steps
-        while self._next_end() == self._step:
+        decoded = self._decoding * steps
+        self._context += decoded
+        self.generation_tokens += decoded
+        while self._ends and self._next_end() == self._step:
             self._finish(heappop(self._ends)[2], at)
+        if not self._prefills:
+            return
         for call in list(self._prefills.values()):
             call.computed += call.chunk
             call.chunk = 0
             if call.computed == call.to_compute:
                 self._decode(call, at)
+
+    def _blocks_of(self, steps: int) -> int:
+        """What so many steps after the present one need."""
+        needing, size, first = self._needing, self.figures.block_tokens, self._step + 1
+        cycles, rest = divmod(steps, size)
+        needed = cycles * self._decoding
+        for step in range(first, first + rest):
+            needed += needing[-step % size]
+        return needed
 
     def _decode(self, call: _Call, at: float) -> None:
         """The prompt is computed, and with it has come a token."""

@@ -1,10 +1,10 @@
-"""The same engine as `loadtests.engine_model`, written as plainly as can be: every sequence, every step, nothing clever."""
+"""The same engine as `engines.model`, written as plainly as can be: every sequence, every step, nothing clever."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loadtests.engine_model import EngineFigures, Event, Happening
+from engines.model import EngineFigures, Event, Happening
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Engines by name: the figures in `loadtests/engines`, each file with where they come from."""
+"""Engines by name: the figures in `engines/known`, each file with where they come from."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from loadtests.engine_model import EngineFigures
+from engines.model import EngineFigures
 
-FOLDER = Path(__file__).with_name("engines")
+FOLDER = Path(__file__).with_name("known")
 
 
 def names() -> list[str]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.engine_model import CallTooLong, EngineFigures, EngineModel, Event, Happening
-from tests.unit.loadtests.plain_engine import PlainEngine
+from engines.model import CallTooLong, EngineFigures, EngineModel, Event, Happening
+from tests.unit.engines.plain_engine import PlainEngine
 
 FIRST, FINISHED, PREEMPTED = Happening.FIRST, Happening.FINISHED, Happening.PREEMPTED
 FIGURES = EngineFigures(
@@ -241,3 +241,15 @@ def test_it_does_what_the_plain_engine_does(
 def by_step(events: list[Event]) -> list[tuple[float, str, str, int]]:
     """In an order of their own where several happen at once."""
     return sorted((round(event.at, 6), event.what.value, event.call_id, event.tokens) for event in events)
+
+
+def test_tokens_are_those_of_the_time_that_was_reached() -> None:
+    model = EngineModel(FIGURES)
+    model.add("a", 10, 20, 0.0)
+    (first,) = model.advance(1.1)
+    assert first.what is FIRST
+    model.reach(6.0)
+    assert model.tokens_of("a") == 5
+    assert model.advance(6.0) == []
+    model.reach(100.0)
+    assert [event.what for event in model.advance(100.0)] == [FINISHED]

@@ -1,0 +1,1 @@
+"""How fast the fleet's simulator is."""
