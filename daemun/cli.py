@@ -40,7 +40,6 @@ app.add_typer(limits.app, name="limits")
 app.add_typer(usage.app, name="usage")
 app.add_typer(models.app, name="models")
 app.add_typer(rollouts.app, name="rollouts")
-app.command()(simulate.simulate)
 
 
 @app.callback()
@@ -149,6 +148,9 @@ def _require(settings: Settings, *, gateway: bool = False, serving: bool = False
     findings = machine.judge(machine.look(settings), settings, gateway=gateway, serving=serving)
     for finding in machine.failures(findings):
         raise Problem(finding.sentence())
+
+
+app.command()(simulate.simulate)
 
 
 def main(arguments: list[str] | None = None) -> None:
