@@ -99,7 +99,7 @@ def gateway(
     from gateway.server import run  # here and not above: `daemun --help` should not wait for a web framework
 
     inherited = None if listener is None else socket.socket(fileno=listener)
-    run(with_catalogue_energy(settings.gateway), settings.state_dir, inherited)
+    run(with_catalogue_energy(settings.gateway, settings.serving.catalog_dir), settings.state_dir, inherited)
 
 
 @app.command()

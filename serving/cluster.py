@@ -28,7 +28,7 @@ from serving.app import build_app
 from serving.autoscaling.terms import most_replicas, replica_count
 from serving.processes import die_with_parent, is_alive
 from serving.settings import ServingSettings
-from serving.spec import ModelSpec, read_spec
+from serving.spec import ModelSpec, folders, read_spec
 
 OBJECT_STORE_BYTES = 80 * 2**20  # nothing passes through it; Ray insists on 75 MiB
 POLL_S = 0.5
@@ -63,7 +63,7 @@ def main() -> int:
 
     listen_for_signals()
     try:
-        _start_ray(settings, [read_spec(model) for model in settings.models], report)
+        _start_ray(settings, [read_spec(model, *folders(settings.catalog_dir)) for model in settings.models], report)
         listen_for_signals()  # ray.init installs its own
         _serve_until(stop, settings, report)
     except ClusterFailed as failure:
@@ -107,7 +107,7 @@ def _serve_until(stop: threading.Event, settings: ServingSettings, report: Repor
         logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
     )
     for model in settings.models:
-        spec = read_spec(model)
+        spec = read_spec(model, *folders(settings.catalog_dir))
         report(f"{model}: starting {replica_count(spec, settings)} of {spec.architecture}")
         app = build_app(spec, settings)
         serve.run_many([serve.RunTarget(app, name=spec.id, route_prefix=f"/{spec.id}")], wait_for_applications_running=False)

@@ -44,6 +44,9 @@ class ServingSettings(BaseModel):
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="What the models run on; auto takes GPUs where vLLM can use them."
     )
+    catalog_dir: Path | None = Field(
+        None, description="Folder with catalogue entries of one's own, beside the built-in ones and before them."
+    )
     models: tuple[str, ...] = Field(("daemun-demo",), min_length=1, description="Catalogue ids of the models to serve.")
     replicas: dict[str, int] = Field(default_factory=dict, description="Replicas by model id, where not what the catalogue says.")
     cpu_threads: int = Field(1, ge=1, description="Compute threads of one replica on a CPU.")

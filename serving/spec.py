@@ -108,7 +108,9 @@ class ModelSpec(Frozen):
     title: str
     family: str | None = Field(None, description="Models of one layout, such as EXAONE 4.0.")
     developer: str | None = None
-    source: str = Field(description="Weights: ./path inside the serving package, /absolute/path, or a Hugging Face id.")
+    source: str = Field(
+        description="Weights: a Hugging Face id, /absolute/path, or ./path: in serving, or beside the file in an own catalogue."
+    )
     licence: str
     terms: Terms | None = Field(None, description="What the licence allows and forbids.")
     architecture: str = Field(description="The class name in the model's config.json.")
@@ -192,18 +194,47 @@ class ModelSpec(Frozen):
         return str(self.local_path or self.source)
 
 
-def known_models(catalog: Path = CATALOG) -> list[str]:
-    """The ids that can be read, in alphabetical order."""
-    return sorted(path.stem for path in catalog.glob("*.yaml"))
+def folders(own: Path | None) -> tuple[Path, ...]:
+    """The built-in catalogue and the operator's own, whose entries count where both have one of the same id."""
+    return (CATALOG,) if own is None else (CATALOG, own.absolute())
 
 
-def read_spec(model: str, catalog: Path = CATALOG) -> ModelSpec:
-    """Read one entry. Raises UnknownModel or InvalidSpec."""
-    known = known_models(catalog)
-    if model not in known:
-        raise UnknownModel(_unknown(model, known))
-    path = catalog / f"{model}.yaml"
-    text = path.read_text(encoding="utf-8")
+def known_models(*catalog: Path) -> list[str]:
+    """The ids in these folders, or in the built-in catalogue, in alphabetical order."""
+    return sorted(_files(catalog))
+
+
+def read_spec(model: str, *catalog: Path) -> ModelSpec:
+    """Read one entry of these folders, or of the built-in catalogue. Raises UnknownModel or InvalidSpec."""
+    files = _files(catalog)
+    if model not in files:
+        raise UnknownModel(_unknown(model, sorted(files)))
+    spec = _read(files[model], model)
+    if files[model].parent == CATALOG or not spec.source.startswith("./"):
+        return spec
+    return spec.model_copy(update={"source": str(files[model].parent / spec.source)})
+
+
+def read_all(*catalog: Path) -> tuple[list[ModelSpec], list[InvalidSpec]]:
+    """Every entry that can be read, in alphabetical order, and what is wrong with the others."""
+    specs, wrong = list[ModelSpec](), list[InvalidSpec]()
+    for model in known_models(*catalog):
+        try:
+            specs.append(read_spec(model, *catalog))
+        except InvalidSpec as error:
+            wrong.append(error)
+    return specs, wrong
+
+
+def _files(catalog: tuple[Path, ...]) -> dict[str, Path]:
+    return {path.stem: path for folder in catalog or (CATALOG,) for path in folder.glob("*.yaml")}
+
+
+def _read(path: Path, model: str) -> ModelSpec:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSpec(f"{path.name} in the catalogue cannot be read: {error}") from error
     try:
         spec = ModelSpec.model_validate(yaml.load(text, _Loader))  # noqa: S506 - the safe loader, in C
     except yaml.YAMLError as error:
