@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from serving.parser import known_parsers, unknown_parser
 from serving.spec import ModelSpec
 
 logger = logging.getLogger("ray.serve")
@@ -45,9 +46,19 @@ def engine_args(spec: ModelSpec, device: Device) -> dict[str, Any]:
     }
     if device == "cpu":
         args["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * 2**30)
+    if spec.parsers is not None and spec.parsers.reasoning is not None:
+        args["reasoning_parser"] = spec.parsers.reasoning
     args |= engine.extra_args
     if args.get("tensor_parallel_size", 1) == 1 and args.get("pipeline_parallel_size", 1) == 1:
         args.setdefault("distributed_executor_backend", "serving.executor.LeashedExecutor")
+    return args
+
+
+def frontend_args(spec: ModelSpec) -> dict[str, Any]:
+    """vLLM's arguments of the OpenAI server in front of the engine. With a tool parser the model may call tools unasked."""
+    args: dict[str, Any] = {"enable_server_load_tracking": True, "disable_fastapi_docs": True}
+    if spec.parsers is not None and spec.parsers.tools is not None:
+        args |= {"tool_call_parser": spec.parsers.tools, "enable_auto_tool_choice": True}
     return args
 
 
@@ -59,6 +70,9 @@ class Replica:
     """One engine with its server. Wrapped by `serving.app.build_app`; Serve calls everything below by name."""
 
     async def __init__(self, spec: ModelSpec, device: Device) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._spec = spec
+        if wrong := unknown_parser(spec.parsers, known_parsers()):
+            raise EngineFailed(f"{spec.id}: {wrong}")
         if spec.engine.enforce_eager:
             # vLLM still compiles its sampler: 25 s in the first request, by a C++ compiler that may not even be there.
             os.environ["TORCH_COMPILE_DISABLE"] = "1"
@@ -82,7 +96,7 @@ class Replica:
         from vllm.entrypoints.launchers.app import build_app
         from vllm.entrypoints.launchers.cli_args import FrontendArgs
 
-        frontend = FrontendArgs(enable_server_load_tracking=True, disable_fastapi_docs=True)
+        frontend = FrontendArgs(**frontend_args(self._spec))
         args = argparse.Namespace(**(vars(frontend) | vars(self._args)))
         tasks = await self._client.get_supported_tasks()
         app = build_app(args, supported_tasks=tasks, model_config=self._client.model_config)

@@ -1,6 +1,7 @@
 """What vLLM is told to run: engine arguments from a spec."""
 
-from serving.replica import Device, engine_args
+from serving.card import Parsers
+from serving.replica import Device, engine_args, frontend_args
 from serving.spec import Description, EngineSpec, ModelSpec
 
 
@@ -48,3 +49,17 @@ def test_single_worker_dies_with_its_replica() -> None:
 def test_several_workers_are_left_to_vllms_own_executor() -> None:
     args = engine_args(spec(EngineSpec(extra_args={"tensor_parallel_size": 2})), "gpu")
     assert "distributed_executor_backend" not in args
+
+
+def test_parsers_go_to_the_engine_and_to_the_server_in_front_of_it() -> None:
+    parsed = spec(EngineSpec()).model_copy(update={"parsers": Parsers(reasoning="qwen3", tools="hermes", source="a test")})
+    assert engine_args(parsed, "cpu")["reasoning_parser"] == "qwen3"
+    assert frontend_args(parsed)["tool_call_parser"] == "hermes"
+    assert frontend_args(parsed)["enable_auto_tool_choice"] is True
+
+
+def test_without_parsers_the_text_stays_as_the_model_wrote_it() -> None:
+    for parsers in (None, Parsers(reasoning=None, tools=None, source="a test")):
+        plain = spec(EngineSpec()).model_copy(update={"parsers": parsers})
+        assert "reasoning_parser" not in engine_args(plain, "cpu")
+        assert not {"tool_call_parser", "enable_auto_tool_choice"} & frontend_args(plain).keys()
