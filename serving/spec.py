@@ -5,6 +5,7 @@ imports Ray, vLLM or torch, so that the command line and the tests can read the 
 """
 
 import difflib
+import math
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -132,6 +133,9 @@ class ModelSpec(Frozen):
         None, description="None if nothing is known; such a model cannot be scaled automatically."
     )
     cpus: float = Field(1.0, gt=0, description="CPUs that Ray sets aside for one replica.")
+    accelerator: float = Field(
+        1.0, ge=0.01, le=1, multiple_of=0.01, description="The part of one accelerator that a replica takes, in hundredths."
+    )
 
     @model_validator(mode="after")
     def _within_context(self) -> Self:
@@ -139,6 +143,12 @@ class ModelSpec(Frozen):
             raise ValueError(
                 f"engine.max_model_len is {self.engine.max_model_len}, but the model's context has {self.context_tokens} tokens"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _part_of_one(self) -> Self:
+        if self.accelerator < 1 and self.parallel > 1:
+            raise ValueError(f"accelerator is {self.accelerator:g}, but a replica over {self.parallel} of them takes them whole")
         return self
 
     @model_validator(mode="after")
@@ -180,6 +190,12 @@ class ModelSpec(Frozen):
     def max_model_len(self) -> int:
         """Tokens of prompt and answer together that a replica accepts."""
         return self.engine.max_model_len or self.context_tokens
+
+    @property
+    def parallel(self) -> int:
+        """Accelerators that one replica is spread over."""
+        sizes = (self.engine.extra_args.get(f"{name}_parallel_size", 1) for name in ("tensor", "pipeline"))
+        return math.prod(size if isinstance(size, int) else 1 for size in sizes)
 
     @property
     def local_path(self) -> Path | None:
