@@ -124,6 +124,11 @@ def judge(facts: Facts, settings: Settings, *, gateway: bool = True, serving: bo
     return findings
 
 
+def judge_models(facts: Facts, settings: Settings) -> list[Finding]:
+    """Of the models alone, for a rollout on a machine that serves already."""
+    return [*_catalogue(facts, settings), *_models(facts)]
+
+
 def _python(facts: Facts) -> Finding:
     version = ".".join(map(str, facts.python))
     if facts.python == (3, 11) and facts.system == "Linux":

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from serving.allocation import Claim, Facts, Kind, Model, Node, Shape, State, Team, allocate
+from serving.allocation import Claim, Facts, Kind, Model, Node, Phase, Shape, State, Team, allocate
 from serving.allocation.fleet import WHOLE
 from serving.allocation.launch import engine_options
 from serving.spec import ModelSpec
 
+Wanted = Sequence[tuple[ModelSpec, int]]  # models and how many replicas of each
+NOTHING = State()
 RESOURCE = "accelerator"  # Ray's name of a simulated one
 _TEAM = "operator"
 _SPEED = 1.0  # of each: there is one kind only, so that no other is to be preferred
@@ -63,29 +65,40 @@ def shape_of(spec: ModelSpec, kind: Kind) -> Shape:
     return Shape(kind.name, spec.parallel, hundredths, kind.usable_mib * hundredths // WHOLE, _SPEED)
 
 
-def have_room(wanted: Sequence[tuple[ModelSpec, int]], accelerators: Accelerators) -> dict[str, int]:
-    """Of each model's wanted replicas, how many have room. The allocator's word; earlier ones do not come before later ones."""
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Of each model's wanted replicas, how many have room, and where: the next question starts from there."""
+
+    fits: Mapping[str, int]
+    state: State
+
+
+def have_room(wanted: Wanted, accelerators: Accelerators, before: State = NOTHING) -> Room:
+    """The allocator's word. What had room `before` and is still wanted keeps it; otherwise nobody comes before others."""
     kind = accelerators.kind
+    models = {spec.id: Model(spec.id, (shape_of(spec, kind),)) for spec, _ in wanted}
     facts = Facts(
         kinds=(kind,),
         nodes=(Node("this machine", kind.name, accelerators.count),),
-        models=tuple(Model(spec.id, (shape_of(spec, kind),)) for spec, _ in wanted),
+        models=tuple(models.values()),
         teams=(Team(_TEAM),),
         claims=tuple(Claim(_TEAM, spec.id, count) for spec, count in wanted if count),
     )
-    refused = {refusal.model: refusal.count for refusal in allocate(facts, State(), 0.0).refusals}
-    return {spec.id: count - refused.get(spec.id, 0) for spec, count in wanted}
+    kept = tuple(one for one in before.replicas if one.model in models and one.shape in models[one.model].shapes)
+    plan = allocate(facts, State(kept), 0.0)
+    refused = {refusal.model: refusal.count for refusal in plan.refusals}
+    placed = tuple(replace(one, phase=Phase.RUNNING, until=None) for one in plan.replicas if one.phase is not Phase.DRAINING)
+    return Room({spec.id: count - refused.get(spec.id, 0) for spec, count in wanted}, State(placed))
 
 
-def without_room(wanted: Sequence[tuple[ModelSpec, int]], accelerators: Accelerators) -> list[str]:
+def without_room(wanted: Wanted, room: Room, accelerators: Accelerators) -> list[str]:
     """A sentence, without its full stop, for each model of which not all replicas have room."""
-    fits = have_room(wanted, accelerators)
-    used = math.fsum([fits[spec.id] * spec.accelerator * spec.parallel for spec, _ in wanted])
+    used = math.fsum([room.fits[spec.id] * spec.accelerator * spec.parallel for spec, _ in wanted])
     left = f"{accelerators.count - used:.2f} of {accelerators.count}"
+    waiting = [(spec, count, count - room.fits[spec.id]) for spec, count in wanted if room.fits[spec.id] < count]
     return [
-        f"{spec.id}: {count - fits[spec.id]} of its {count} replicas must wait: each needs {_needs(spec)}, and {left} is left"
-        for spec, count in wanted
-        if fits[spec.id] < count
+        f"{spec.id}: {more} of its {count} replicas must wait: each needs {_needs(spec)}, and {left} is left"
+        for spec, count, more in waiting
     ]
 
 

@@ -15,7 +15,9 @@ import multiprocessing.forkserver
 import os
 import sys
 import types
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -29,8 +31,8 @@ Device = Literal["cpu", "gpu"]
 _LONGEST_ERROR = 1000  # characters
 
 
-def engine_args(spec: ModelSpec, device: Device) -> dict[str, Any]:
-    """vLLM's engine arguments for a spec, by their Python names."""
+def engine_args(spec: ModelSpec, device: Device, share: Mapping[str, int | float] = MappingProxyType({})) -> dict[str, Any]:
+    """vLLM's engine arguments for a spec, by their Python names. `share` are those for a part of an accelerator's memory."""
     engine = spec.engine
     args: dict[str, Any] = {
         "model": spec.weights,
@@ -46,6 +48,7 @@ def engine_args(spec: ModelSpec, device: Device) -> dict[str, Any]:
     }
     if device == "cpu":
         args["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * 2**30)
+    args |= share
     if spec.parsers is not None and spec.parsers.reasoning is not None:
         args["reasoning_parser"] = spec.parsers.reasoning
     args |= engine.extra_args
@@ -69,7 +72,7 @@ class EngineFailed(Exception):
 class Replica:
     """One engine with its server. Wrapped by `serving.app.build_app`; Serve calls everything below by name."""
 
-    async def __init__(self, spec: ModelSpec, device: Device) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, spec: ModelSpec, device: Device, share: Mapping[str, int | float]) -> None:  # type: ignore[misc]  # Serve awaits it
         self._spec = spec
         if wrong := unknown_parser(spec.parsers, known_parsers()):
             raise EngineFailed(f"{spec.id}: {wrong}")
@@ -84,7 +87,7 @@ class Replica:
 
         if device == "cpu":
             _fork_engine_from_preloaded()
-        self._args = AsyncEngineArgs(**engine_args(spec, device))
+        self._args = AsyncEngineArgs(**engine_args(spec, device, share))
         try:
             self._client = AsyncLLM.from_engine_args(self._args, usage_context=UsageContext.OPENAI_API_SERVER)
         except Exception as error:  # noqa: BLE001 - vLLM's validation errors cannot be pickled: Serve would report that instead

@@ -18,16 +18,18 @@ def model(name: str, accelerator: float = 1.0, **extra: int) -> ModelSpec:
 
 def test_two_parts_of_one_accelerator_have_room_and_a_third_waits() -> None:
     wanted = [(model("a", 0.5), 1), (model("b", 0.4), 1), (model("c", 0.3), 1)]
-    assert have_room(wanted, SIMULATED) == {"a": 1, "b": 1, "c": 0}
-    assert without_room(wanted, SIMULATED) == [
+    room = have_room(wanted, SIMULATED)
+    assert room.fits == {"a": 1, "b": 1, "c": 0}
+    assert without_room(wanted, room, SIMULATED) == [
         "c: 1 of its 1 replicas must wait: each needs 0.3 of an accelerator, and 0.10 of 1 is left"
     ]
 
 
 def test_what_needs_several_accelerators_takes_them_whole() -> None:
     wide = model("wide", tensor_parallel_size=2)
-    assert have_room([(wide, 2)], Accelerators(3)) == {"wide": 1}
-    assert without_room([(wide, 2)], Accelerators(3)) == [
+    room = have_room([(wide, 2)], Accelerators(3))
+    assert room.fits == {"wide": 1}
+    assert without_room([(wide, 2)], room, Accelerators(3)) == [
         "wide: 1 of its 2 replicas must wait: each needs 2 accelerators, and 1.00 of 3 is left"
     ]
     assert grant(wide, Accelerators(3)).actor_options == {"num_gpus": 2}
@@ -70,8 +72,18 @@ def test_no_accelerator_is_given_out_twice(parts: list[tuple[int, int]], count: 
     """Neither Ray's numbers nor vLLM's memory, summed up, are more than there is."""
     accelerators = Accelerators(count, 2.0)
     wanted = [(model(f"m{number}", part / 100), replicas) for number, (part, replicas) in enumerate(parts)]
-    fits = have_room(wanted, accelerators)
+    fits = have_room(wanted, accelerators).fits
     assert all(0 <= fits[spec.id] <= replicas for spec, replicas in wanted)
     assert sum(round(100 * spec.accelerator) * fits[spec.id] for spec, _ in wanted) <= 100 * count
     memory = [grant(spec, accelerators).engine_args["kv_cache_memory_bytes"] * fits[spec.id] for spec, _ in wanted]
     assert sum(memory) <= count * 2**31
+
+
+@given(st.lists(st.integers(5, 100), min_size=1, max_size=4), st.lists(st.integers(5, 100), min_size=1, max_size=4))
+def test_what_has_room_keeps_it_whoever_comes(there: list[int], new: list[int]) -> None:
+    accelerators = Accelerators(1, 2.0)
+    first = [(model(f"m{number}", part / 100), 1) for number, part in enumerate(there)]
+    more = [(model(f"new{number}", part / 100), 1) for number, part in enumerate(new)]
+    before = have_room(first, accelerators)
+    after = have_room([*more, *first], accelerators, before.state)
+    assert all(after.fits[spec.id] >= before.fits[spec.id] for spec, _ in first)
