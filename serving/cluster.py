@@ -31,6 +31,7 @@ from serving.processes import die_with_parent, is_alive
 from serving.run_dir import settings_path
 from serving.settings import ServingSettings
 from serving.spec import ModelSpec, SpecError, folders, read_spec
+from serving.start_log import Starts
 
 OBJECT_STORE_BYTES = 80 * 2**20  # nothing passes through it; Ray insists on 75 MiB
 POLL_S = 0.5
@@ -115,6 +116,7 @@ def _serve_until(stop: threading.Event, rollout: threading.Event, settings: Serv
         applications.roll_out(settings, _specs(settings))
     except ValueError as error:
         raise ClusterFailed(f"The models cannot be started: {one_line(error)}") from error
+    starts = Starts(Path(os.environ["TMPDIR"]))
     began = last_heard = time.monotonic()
     said: dict[str, str] = {}
     while not stop.wait(POLL_S):
@@ -129,6 +131,8 @@ def _serve_until(stop: threading.Event, rollout: threading.Event, settings: Serv
                 raise ClusterFailed(f"Ray Serve's controller does not answer: {one_line(error)}") from error
             continue
         last_heard = time.monotonic()
+        for start in starts.over():
+            report(start.sentence())
         try:
             lines = dict(applications.look(status.applications))
         except CannotStart as failure:

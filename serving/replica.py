@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from serving import start_log
 from serving.parser import known_parsers, unknown_parser
 from serving.spec import ModelSpec
 
@@ -79,22 +80,29 @@ class Replica:
         if spec.engine.enforce_eager:
             # vLLM still compiles its sampler: 25 s in the first request, by a C++ compiler that may not even be there.
             os.environ["TORCH_COMPILE_DISABLE"] = "1"
+        start_log.begin(spec.id)
         if device == "cpu":
             _preload_engine_process()
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.usage.usage_lib import UsageContext
-        from vllm.v1.engine.async_llm import AsyncLLM
+        with start_log.part("imports"):
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.usage.usage_lib import UsageContext
+            from vllm.v1.engine.async_llm import AsyncLLM
 
         if device == "cpu":
             _fork_engine_from_preloaded()
         self._args = AsyncEngineArgs(**engine_args(spec, device, share))
         try:
-            self._client = AsyncLLM.from_engine_args(self._args, usage_context=UsageContext.OPENAI_API_SERVER)
+            with start_log.part("engine"):
+                self._client = AsyncLLM.from_engine_args(self._args, usage_context=UsageContext.OPENAI_API_SERVER)
         except Exception as error:  # noqa: BLE001 - vLLM's validation errors cannot be pickled: Serve would report that instead
             raise EngineFailed(f"vLLM cannot load {spec.weights}: {_sentence(error)}") from None
 
     async def __serve_build_asgi_app__(self) -> Any:
         """vLLM's own FastAPI app. Serve calls this once, after the constructor."""
+        with start_log.part("server"):
+            return await self._build_server()
+
+    async def _build_server(self) -> Any:
         from vllm.entrypoints.launchers.api_server.app_state import init_app_state
         from vllm.entrypoints.launchers.app import build_app
         from vllm.entrypoints.launchers.cli_args import FrontendArgs
