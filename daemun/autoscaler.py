@@ -11,7 +11,7 @@ from daemun.settings import Settings
 from serving.autoscaling.advice import Adviser
 from serving.autoscaling.exporter import Exporter
 from serving.autoscaling.terms import least_replicas, most_replicas, terms
-from serving.spec import SpecError, read_spec
+from serving.spec import SpecError, folders, read_spec
 
 
 def run(settings: Settings, host: str, port: int, say: Callable[[str], None]) -> None:
@@ -43,7 +43,7 @@ def advisers_of(settings: Settings) -> dict[str, Adviser]:
     found = {}
     for model in settings.serving.models:
         try:
-            spec = read_spec(model)
+            spec = read_spec(model, *folders(settings.serving.catalog_dir))
             if least_replicas(spec, settings.serving) < most_replicas(spec, settings.serving):
                 found[model] = Adviser(model, *terms(spec, settings.serving))
         except (SpecError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ from daemun.up import Supervisor
 from daemun.workers import Workers, listen
 from gateway.adapters.schema import StoreUnusable
 from gateway.call_error import CallError
+from serving import serve_process
+from serving.settings import ServingSettings
 
 app = typer.Typer(
     name="daemun",
@@ -100,7 +103,7 @@ def gateway(
     from gateway.server import run  # here and not above: `daemun --help` should not wait for a web framework
 
     inherited = None if listener is None else socket.socket(fileno=listener)
-    run(with_catalogue_energy(settings.gateway), settings.state_dir, inherited)
+    run(with_catalogue_energy(settings.gateway, settings.serving.catalog_dir), settings.state_dir, inherited)
 
 
 @app.command()
@@ -110,7 +113,33 @@ def serve(context: typer.Context) -> None:
     _require(settings, serving=True)
     from serving.host import run
 
-    raise typer.Exit(run(settings.serving_here(), settings.state_dir, typer.echo))
+    def reread() -> ServingSettings | str:
+        try:
+            now: Settings = context.obj.settings()
+            _require_models(now)
+        except (Problem, SettingsError) as problem:
+            return str(problem)
+        return now.serving_here()
+
+    raise typer.Exit(run(settings.serving_here(), settings.state_dir, typer.echo, reread))
+
+
+@app.command()
+def rollout(context: typer.Context) -> None:
+    """Let the running `daemun serve` (or `up`) go over to daemun.yaml and the catalogue as they are now, with no call failing.
+
+    What has changed is rolled out: replicas of the new version start, and old ones end as those are ready. How it goes is said
+    where `daemun serve` runs. Variables are those that it was started with.
+    """
+    settings = context.obj.settings()
+    _require_models(settings)
+    process = serve_process.find(settings.state_dir)
+    if process is None:
+        raise Problem(
+            f"No daemun serve runs with {settings.state_dir}. Start one with daemun up, or name its settings with --config."
+        )
+    process.send_signal(signal.SIGUSR1)
+    typer.echo(f"daemun serve (process {process.pid}) has been asked; its output says how the rollout goes.")
 
 
 @app.command()
@@ -141,6 +170,12 @@ def doctor(context: typer.Context) -> None:
         if finding.remedy:
             console.print(f"         → {finding.remedy}", markup=False)
     raise typer.Exit(1 if machine.failures(findings) else 0)
+
+
+def _require_models(settings: Settings) -> None:
+    """The first thing that is wrong with the models, as one sentence."""
+    for finding in machine.failures(machine.judge_models(machine.look(settings), settings)):
+        raise Problem(finding.sentence())
 
 
 def _require(settings: Settings, *, gateway: bool = False, serving: bool = False) -> None:

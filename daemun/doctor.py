@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -16,8 +16,9 @@ import psutil
 from daemun.settings import Settings
 from gateway import compiled
 from gateway.settings import StaticFleet
+from serving.parser import Known, known_parsers, unknown_parser
 from serving.processes import port_in_use
-from serving.spec import ModelSpec, SpecError, read_spec
+from serving.spec import InvalidSpec, ModelSpec, SpecError, folders, read_all, read_spec
 
 GIB = 2**30
 RAY_GIB = 2.0  # Ray's own processes and the object store
@@ -60,6 +61,9 @@ class Facts:
     compiled: bool
     specs: Mapping[str, ModelSpec | SpecError]
     weights_missing: Mapping[str, Path]
+    parsers: Known = field(default_factory=dict)
+    wrong_entries: Sequence[InvalidSpec] = ()
+    catalog_dir_exists: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,8 @@ def ports(settings: Settings, *, gateway: bool = True, serving: bool = True) -> 
 
 
 def look(settings: Settings) -> Facts:
-    specs = {model: _spec(model) for model in settings.serving.models}
+    own = settings.serving.catalog_dir
+    specs = {model: _spec(model, own) for model in settings.serving.models}
     return Facts(
         python=sys.version_info[:2],
         system=platform.system(),
@@ -101,12 +106,16 @@ def look(settings: Settings) -> Facts:
             for model, spec in specs.items()
             if isinstance(spec, ModelSpec) and spec.local_path and not (spec.local_path / "config.json").is_file()
         },
+        parsers=known_parsers(),
+        wrong_entries=read_all(*folders(own))[1],
+        catalog_dir_exists=own is None or own.is_dir(),
     )
 
 
 def judge(facts: Facts, settings: Settings, *, gateway: bool = True, serving: bool = True) -> list[Finding]:
     """All findings that matter for the parts that are to be started."""
     findings = [_python(facts), _disk(facts), *_ports(facts, ports(settings, gateway=gateway, serving=serving))]
+    findings += _catalogue(facts, settings)
     if gateway:
         findings.append(_gateway(facts))
     if serving:
@@ -115,6 +124,11 @@ def judge(facts: Facts, settings: Settings, *, gateway: bool = True, serving: bo
         findings += [_engine(facts), *_models(facts), _memory(facts, settings), _processor(facts), _gpu(facts, settings)]
     findings.append(_stores(settings))
     return findings
+
+
+def judge_models(facts: Facts, settings: Settings) -> list[Finding]:
+    """Of the models alone, for a rollout on a machine that serves already."""
+    return [*_catalogue(facts, settings), *_models(facts)]
 
 
 def _python(facts: Facts) -> Finding:
@@ -158,10 +172,23 @@ def _engine(facts: Facts) -> Finding:
     return Finding("Engine", Grade.FAILURE, f"{', '.join(missing)} not installed", remedy)
 
 
+def _catalogue(facts: Facts, settings: Settings) -> Iterator[Finding]:
+    """Entries of models that are not served do no harm; they are only mentioned."""
+    if not facts.catalog_dir_exists:
+        detail = f"serving.catalog_dir is {settings.serving.catalog_dir}, which is no folder"
+        yield Finding("Catalogue", Grade.FAILURE, detail, "Make it, or name another in daemun.yaml.")
+    served = {str(spec) for spec in facts.specs.values()}  # of which _models speaks
+    for error in (one for one in facts.wrong_entries if str(one) not in served):
+        yield Finding("Catalogue", Grade.WARNING, str(error).rstrip("."), "Correct the entry; its model cannot be served.")
+
+
 def _models(facts: Facts) -> Iterator[Finding]:
     for model, spec in facts.specs.items():
         if isinstance(spec, SpecError):
-            yield Finding(f"Model {model}", Grade.FAILURE, str(spec).rstrip("."), "Correct serving.models in daemun.yaml.")
+            remedy = "Correct the entry." if isinstance(spec, InvalidSpec) else "Correct serving.models in daemun.yaml."
+            yield Finding(f"Model {model}", Grade.FAILURE, str(spec).rstrip("."), remedy)
+        elif wrong := unknown_parser(spec.parsers, facts.parsers):
+            yield Finding(f"Model {model}", Grade.FAILURE, wrong.rstrip("?"), "Correct it in the model's catalogue entry.")
         elif model in facts.weights_missing:
             yield Finding(
                 f"Model {model}", Grade.FAILURE, f"no weights in {facts.weights_missing[model]}", "Put the checkpoint there."
@@ -225,9 +252,9 @@ def failures(findings: Sequence[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.grade is Grade.FAILURE]
 
 
-def _spec(model: str) -> ModelSpec | SpecError:
+def _spec(model: str, own: Path | None) -> ModelSpec | SpecError:
     try:
-        return read_spec(model)
+        return read_spec(model, *folders(own))
     except SpecError as problem:
         return problem
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 
 from daemun.problem import Problem
 from daemun.settings import Settings
@@ -13,7 +15,9 @@ from gateway.adapters import ledger_mover
 from gateway.adapters.ledger_mover import Orders
 from gateway.ledger_query import SEOUL, LedgerStore
 from gateway.settings import EnergySettings, GatewaySettings
-from serving.spec import known_models, read_spec
+from serving.spec import folders, read_all
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -41,13 +45,18 @@ def krw(cost_ukrw: int) -> Decimal:
     return Decimal(cost_ukrw).scaleb(-6)
 
 
-def with_catalogue_energy(settings: GatewaySettings) -> GatewaySettings:
-    """With the energy figures of the catalogue's models, where the settings give none."""
+def with_catalogue_energy(settings: GatewaySettings, own: Path | None = None) -> GatewaySettings:
+    """With the energy figures of the catalogue's models, where the settings give none. `own` is the operator's own catalogue.
+
+    An entry that is wrong is said and left out: it concerns one model, and the gateway serves the others.
+    """
     table = settings.energy
-    specs = [read_spec(model) for model in known_models() if model not in table.models]
+    specs, wrong = read_all(*folders(own))
+    for error in wrong:
+        log.warning("%s. It is left out; its model's calls have no energy figure.", error)
     known = {
         spec.id: EnergySettings(prompt=spec.energy.prompt_wh, completion=spec.energy.completion_wh)
         for spec in specs
-        if spec.energy is not None
+        if spec.energy is not None and spec.id not in table.models
     }
     return settings.model_copy(update={"energy": table.model_copy(update={"models": known | table.models})})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +19,7 @@ from serving.planning.gpu import KINDS, Gpus, UnknownGpu, parse_gpus
 from serving.planning.memory import WEIGHT_BYTES
 from serving.planning.plan import Question, make_plan
 from serving.shape import UNKNOWN, NotKnown, Shape
-from serving.spec import ModelSpec, SpecError, known_models, read_spec
+from serving.spec import ModelSpec, SpecError, folders, read_all, read_spec
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,26 +39,40 @@ def _console() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
-def _read(model: str) -> ModelSpec:
+def _read(context: typer.Context, model: str) -> ModelSpec:
     try:
-        return read_spec(model)
+        return read_spec(model, *_folders(context))
     except SpecError as error:
         raise Problem(_sentence(error)) from error
 
 
+def _folders(context: typer.Context) -> tuple[Path, ...]:
+    return folders(context.obj.settings().serving.catalog_dir)
+
+
 @app.command("list")
 def list_models(
+    context: typer.Context,
     as_json: AsJson = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="The tables of docs/catalog.md.")] = False,
 ) -> None:
-    """The catalogue: id, family, parameters, licence in a word, and whether the pinned vLLM serves it."""
-    specs = [_read(model) for model in known_models()]
+    """The catalogue: id, family, parameters, licence in a word, and whether the pinned vLLM serves it.
+
+    Entries that cannot be read are named after the others, and the exit code is then 1.
+    """
+    specs, wrong = read_all(*_folders(context))
     if markdown:
         typer.echo(f"{models_table(specs)}\n\n{gpus_table()}")
-        return
-    if as_json:
+    elif as_json:
         typer.echo(json.dumps([_summary(spec) for spec in specs], ensure_ascii=False, indent=2))
-        return
+    else:
+        _print_models(specs)
+    for error in wrong:
+        typer.echo(f"daemun: {error}", err=True)
+    raise typer.Exit(1 if wrong else 0)
+
+
+def _print_models(specs: Iterable[ModelSpec]) -> None:
     table = Table("id", "family", "parameters", "context", "licence", "images", "served", box=None, pad_edge=False)
     for spec in specs:
         context = f"{spec.context_tokens:,}"
@@ -92,9 +107,9 @@ def gpus_table() -> str:
 
 
 @app.command()
-def show(model: Model, as_json: AsJson = False) -> None:
+def show(context: typer.Context, model: Model, as_json: AsJson = False) -> None:
     """Everything that the catalogue knows of a model, and where it knows it from."""
-    spec = _read(model)
+    spec = _read(context, model)
     if as_json:
         typer.echo(json.dumps(spec.model_dump(mode="json"), ensure_ascii=False, indent=2))
         return
@@ -109,6 +124,7 @@ def show(model: Model, as_json: AsJson = False) -> None:
 
 @app.command()
 def plan(
+    invocation: typer.Context,
     model: Model,
     gpu: Annotated[str, typer.Option(help="A kind of GPU and how many of it, such as RTX4090:4.", metavar="KIND:NUMBER")],
     quant: Annotated[str, typer.Option(help=f"Format of the weights: {', '.join(WEIGHT_BYTES)}.")] = "bf16",
@@ -118,7 +134,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Whether these GPUs can carry the model, spread how, with room for how many tokens, and how fast at most."""
-    spec = _read(model)
+    spec = _read(invocation, model)
     if spec.shape is None:
         raise Problem(f"The catalogue has no figures of {spec.id}.")
     asked = Question(spec.shape, _gpus(gpu), _format(quant), _context(spec, context))

@@ -3,6 +3,9 @@
 Not here: starting Ray or Serve (`cluster.py`), and what a replica does (`replica.py`).
 """
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +17,8 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from serving.autoscaling.ray_policy import DemandPolicy
 from serving.autoscaling.terms import POLICYS, least_replicas, most_replicas, replica_count, terms
-from serving.replica import Device, Replica
+from serving.placement import Accelerators, grant
+from serving.replica import Device, Replica, engine_args, frontend_args
 from serving.settings import ServingSettings
 from serving.spec import ModelSpec
 
@@ -23,22 +27,33 @@ HEALTH_CHECK_PERIOD_S = 1.0
 UNBOUNDED = 1_000_000
 
 
-def build_app(spec: ModelSpec, settings: ServingSettings) -> Application:
-    """The application for one model; to be run under the name `spec.id` and the route `/<id>`."""
+def build_app(
+    spec: ModelSpec, settings: ServingSettings, accelerators: Accelerators | None = None, *, surge_percent: int = 0
+) -> Application:
+    """The application for one model; to be run under the name `spec.id` and the route `/<id>`. Raises ValueError."""
     device = choose_device(settings)
-    actor_options = {"num_cpus": spec.cpus} | ({"num_gpus": 1} if device == "gpu" else {})
+    given = grant(spec, accelerators)
     deployment = serve.deployment(
         serve.ingress()(Replica),
         name="engine",
         **replica_options(spec, settings),
-        ray_actor_options=actor_options,
+        ray_actor_options={"num_cpus": spec.cpus, **given.actor_options},
+        max_surge_percent=surge_percent,
         max_ongoing_requests=UNBOUNDED,
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=10,
         graceful_shutdown_timeout_s=settings.drain_s,
         graceful_shutdown_wait_loop_s=0.5,
     )
-    return deployment.bind(spec, device)
+    # Serve would give each request for an application a version of its own, and restart replicas that are told nothing new.
+    versioned = deployment.options(version=_version(spec, device, given.engine_args), _internal=True)
+    return versioned.bind(spec, device, given.engine_args)
+
+
+def _version(spec: ModelSpec, device: Device, share: Mapping[str, int | float]) -> str:
+    """What vLLM is told, as a short word: replicas of one version are alike."""
+    told = [engine_args(spec, device, share), frontend_args(spec), spec.engine.enforce_eager, device]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def replica_options(spec: ModelSpec, settings: ServingSettings) -> dict[str, Any]:

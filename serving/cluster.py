@@ -6,13 +6,12 @@ given as argument; all else lands in the supervisor's log.
 """
 
 import os
-import re
 import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -22,13 +21,17 @@ import ray
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.exceptions import RayServeException
-from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig, ServeStatus
+from ray.serve.schema import LoggingConfig
 
-from serving.app import build_app
-from serving.autoscaling.terms import most_replicas, replica_count
+from serving.app import choose_device
+from serving.applications import FIXED, Applications, CannotStart, RayServe, changes_at_next_start, most_cpus
+from serving.cause import one_line
+from serving.placement import RESOURCE, Accelerators
 from serving.processes import die_with_parent, is_alive
+from serving.run_dir import settings_path
 from serving.settings import ServingSettings
-from serving.spec import ModelSpec, read_spec
+from serving.spec import ModelSpec, SpecError, folders, read_spec
+from serving.start_log import Starts
 
 OBJECT_STORE_BYTES = 80 * 2**20  # nothing passes through it; Ray insists on 75 MiB
 POLL_S = 0.5
@@ -42,13 +45,13 @@ class ClusterFailed(Exception):
 
 
 def main() -> int:
-    """Runs until SIGTERM or until something fails."""
+    """Runs until SIGTERM or until something fails. At SIGUSR1 it goes over to the settings in the run's directory."""
     die_with_parent()
     supervisor = os.getppid()
     report_file = os.fdopen(int(sys.argv[1]), "w", buffering=1)
     os.set_inheritable(report_file.fileno(), False)  # or every Ray process would hold the supervisor's pipe open
     settings = ServingSettings.model_validate_json(sys.stdin.read())
-    stop = threading.Event()
+    stop, rollout = threading.Event(), threading.Event()
 
     def report(line: str) -> None:
         with suppress(BrokenPipeError):  # the supervisor was killed; we still end in order
@@ -60,12 +63,13 @@ def main() -> int:
     def listen_for_signals() -> None:
         signal.signal(signal.SIGTERM, on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, lambda signum, frame: rollout.set())
 
     listen_for_signals()
     try:
-        _start_ray(settings, [read_spec(model) for model in settings.models], report)
+        _start_ray(settings, _specs(settings), report)
         listen_for_signals()  # ray.init installs its own
-        _serve_until(stop, settings, report)
+        _serve_until(stop, rollout, settings, report)
     except ClusterFailed as failure:
         report(str(failure))
         # Without goodbye: what is broken can hold up an orderly end for a minute, and the supervisor ends everything anyway.
@@ -78,11 +82,12 @@ def main() -> int:
 
 def _start_ray(settings: ServingSettings, specs: list[ModelSpec], report: Report) -> None:
     report("Ray: starting")
-    needed = sum(spec.cpus * most_replicas(spec, settings) for spec in specs)
+    simulated = settings.simulated_accelerators
     try:
         ray.init(
             address="local",
-            num_cpus=max(os.cpu_count() or 1, int(needed) + 1),
+            num_cpus=max(os.cpu_count() or 1, int(most_cpus(specs, settings)) + 1),
+            resources={RESOURCE: simulated} if simulated else None,
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=True,
             dashboard_host=settings.dashboard_host,
@@ -94,11 +99,11 @@ def _start_ray(settings: ServingSettings, specs: list[ModelSpec], report: Report
             _temp_dir=os.environ["TMPDIR"],
         )
     except (RuntimeError, ValueError, OSError) as error:
-        raise ClusterFailed(f"Ray does not start: {_one_line(error)}") from error
+        raise ClusterFailed(f"Ray does not start: {one_line(error)}") from error
     report(f"Ray: ready, REST API at http://{settings.dashboard_host}:{settings.dashboard_port}")
 
 
-def _serve_until(stop: threading.Event, settings: ServingSettings, report: Report) -> None:
+def _serve_until(stop: threading.Event, rollout: threading.Event, settings: ServingSettings, report: Report) -> None:
     threading.Thread(target=_end_with_parts, args=(_cluster_parts(), stop, report), daemon=True).start()
     report("Ray Serve: starting")
     serve.start(
@@ -106,25 +111,36 @@ def _serve_until(stop: threading.Event, settings: ServingSettings, report: Repor
         http_options=HTTPOptions(host=settings.host, port=settings.proxy_port),
         logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
     )
-    for model in settings.models:
-        spec = read_spec(model)
-        report(f"{model}: starting {replica_count(spec, settings)} of {spec.architecture}")
-        app = build_app(spec, settings)
-        serve.run_many([serve.RunTarget(app, name=spec.id, route_prefix=f"/{spec.id}")], wait_for_applications_running=False)
+    applications = Applications(RayServe(), _accelerators(settings), report)
+    try:
+        applications.roll_out(settings, _specs(settings))
+    except ValueError as error:
+        raise ClusterFailed(f"The models cannot be started: {one_line(error)}") from error
+    starts = Starts(Path(os.environ["TMPDIR"]))
     began = last_heard = time.monotonic()
     said: dict[str, str] = {}
     while not stop.wait(POLL_S):
+        if rollout.is_set():
+            rollout.clear()
+            settings = _roll_out(applications, settings, report)
+            began = time.monotonic()
         try:
             status = serve.status()
         except (RayServeException, ray.exceptions.RayError) as error:
             if time.monotonic() - last_heard > CONTROLLER_SILENCE_S:
-                raise ClusterFailed(f"Ray Serve's controller does not answer: {_one_line(error)}") from error
+                raise ClusterFailed(f"Ray Serve's controller does not answer: {one_line(error)}") from error
             continue
         last_heard = time.monotonic()
-        for app_name, line in _lines(status, last_heard - began):
-            if said.get(app_name, "").split(" after ")[0] != line.split(" after ")[0]:
-                said[app_name] = line
-                report(line)
+        for start in starts.over():
+            report(start.sentence())
+        try:
+            lines = dict(applications.look(status.applications))
+        except CannotStart as failure:
+            raise ClusterFailed(str(failure)) from failure
+        for name, line in lines.items():
+            if said.get(name) != line:
+                said[name] = line
+                report(f"{line} after {last_heard - began:.0f} s")
     report("stopping: running answers may finish")
 
 
@@ -136,39 +152,31 @@ def _end_with_parts(parts: Mapping[str, psutil.Process], stop: threading.Event, 
             os._exit(1)
 
 
-def _lines(status: ServeStatus, elapsed_s: float) -> Iterator[tuple[str, str]]:
-    """What to say about each app. Raises ClusterFailed for one that failed for good."""
-    for name, app in status.applications.items():
-        if app.status is ApplicationStatus.DEPLOY_FAILED:
-            raise ClusterFailed(f"{name} cannot be started: {_cause(app)}")
-        states = ", ".join(
-            f"{count} {state.lower()}"
-            for deployment in app.deployments.values()
-            for state, count in deployment.replica_states.items()
-            if count
-        )
-        yield name, f"{name}: {app.status.lower()} ({states or 'no replicas'}) after {elapsed_s:.0f} s"
+def _specs(settings: ServingSettings) -> list[ModelSpec]:
+    """Raises SpecError."""
+    return [read_spec(model, *folders(settings.catalog_dir)) for model in settings.models]
 
 
-def _cause(app: ApplicationStatusOverview) -> str:
-    """The sentence inside Serve's message, without the traceback around it; if it only points at the engine's log, that log's."""
-    text = "\n".join([app.message, *(deployment.message for deployment in app.deployments.values())])
-    sentence = _last_error(text) or text
-    if "See root cause above" in sentence:
-        logs = Path(os.environ["TMPDIR"]).glob("session_2*/logs/worker-*.err")
-        engine = "\n".join(line for log in logs for line in log.read_text(errors="replace").splitlines() if "EngineCore" in line)
-        sentence = _last_error(engine) or sentence
-    return _one_line(sentence)
+def _accelerators(settings: ServingSettings) -> Accelerators | None:
+    if choose_device(settings) == "gpu":
+        return Accelerators(int(ray.cluster_resources().get("GPU", 0)))
+    return (
+        Accelerators(settings.simulated_accelerators, settings.simulated_memory_gib) if settings.simulated_accelerators else None
+    )
 
 
-def _last_error(text: str) -> str | None:
-    """What follows the last `SomeError: ` in a log or traceback."""
-    found = re.findall(r"\w+(?:Error|Exception|Failed): (.+)", text)
-    return found[-1] if found else None
-
-
-def _one_line(what: object) -> str:
-    return " ".join(str(what).split())[:500]
+def _roll_out(applications: Applications, before: ServingSettings, report: Report) -> ServingSettings:
+    """From the settings so far to those that the supervisor has written; if they cannot be used, nothing changes."""
+    try:
+        asked = ServingSettings.model_validate_json(settings_path(Path(os.environ["TMPDIR"])).read_text())
+        for name in changes_at_next_start(before, asked):
+            report(f"serving.{name} changes at the next start only")
+        after = asked.model_copy(update={name: getattr(before, name) for name in FIXED})
+        applications.roll_out(after, _specs(after))
+    except (OSError, ValueError, SpecError) as error:
+        report(f"no rollout: {one_line(error)}")
+        return before
+    return after
 
 
 def _cluster_parts() -> dict[str, psutil.Process]:
@@ -187,7 +195,7 @@ def _end(report: Report) -> None:
         try:
             serve.shutdown()
         except (RayServeException, ray.exceptions.RayError, TimeoutError) as error:
-            report(f"Ray Serve did not end in order: {_one_line(error)}")
+            report(f"Ray Serve did not end in order: {one_line(error)}")
         ray.shutdown()
 
 

@@ -9,9 +9,11 @@ once more (8 s), only to be able to bind threads to cores. daemun does not bind 
 
 import multiprocessing
 import signal
+from typing import Any
 
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
+from serving import start_log
 from serving.processes import die_with_parent
 
 
@@ -24,4 +26,13 @@ class LeashedExecutor(UniProcExecutor):  # type: ignore[misc]  # vLLM is untyped
         if multiprocessing.get_start_method() == "forkserver":
             # It names every lock in /dev/shm, and a killed process leaves the name there. vLLM starts nothing by the default.
             multiprocessing.set_start_method("fork", force=True)
-        super()._init_executor()
+        with start_log.part("model"):
+            super()._init_executor()
+
+    def initialize_from_config(self, kv_cache_configs: list[Any]) -> None:
+        with start_log.part("cache"):
+            super().initialize_from_config(kv_cache_configs)
+
+    def compile_or_warm_up_model(self) -> None:
+        with start_log.part("warm-up"):
+            super().compile_or_warm_up_model()

@@ -12,12 +12,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
 from serving import run_dir as run_dirs
+from serving import serve_process
 from serving.environment import cluster_environment, token_path
 from serving.processes import become_subreaper, end_descendants
 from serving.settings import ServingSettings
@@ -29,10 +31,13 @@ LOG_TAIL_LINES = 20
 COMPLAINT = re.compile(r"\b(ERROR|CRITICAL|FATAL)\b|(Error|Exception): ")
 
 Report = Callable[[str], None]
+Reread = Callable[[], ServingSettings | str]  # the settings as they are now, or what is wrong with them
 
 
-def run(settings: ServingSettings, state_dir: Path, report: Report) -> int:
+def run(settings: ServingSettings, state_dir: Path, report: Report, reread: Reread) -> int:
     """Serve every model until SIGINT or SIGTERM; returns the exit code. `report` gets one line a step.
+
+    At SIGUSR1 the models go over to what `reread` then gives, one replica after the other.
 
     What would make the start fail and can be seen before it (ports, weights, memory) is the caller's to check. A second signal
     ends everything at once. Must run in the main thread, which is where signals arrive, and as the last thing of its process.
@@ -42,7 +47,7 @@ def run(settings: ServingSettings, state_dir: Path, report: Report) -> int:
     run_dirs.remove_abandoned(settings.temp_root)
     run_dir = run_dirs.make(settings.temp_root)
     try:
-        code = _supervise(settings, state_dir, run_dir, report)
+        code = _supervise(settings, state_dir, run_dir, report, reread)
         killed = end_descendants(LAST_GRACE_S)
         if killed:
             report(f"ended {len(killed)} processes that did not end by themselves")
@@ -65,12 +70,12 @@ def _ensure_token(settings: ServingSettings, state_dir: Path) -> None:
             file.write(secrets.token_hex(32))
 
 
-def _supervise(settings: ServingSettings, state_dir: Path, run_dir: Path, report: Report) -> int:
+def _supervise(settings: ServingSettings, state_dir: Path, run_dir: Path, report: Report, reread: Reread) -> int:
     """Start the cluster process, pass its lines on, pass signals to it, and wait for its end."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the cluster inherits this, until it listens itself
     read_end, write_end = os.pipe()
-    settings_path = run_dir / "settings.json"
-    settings_path.write_text(settings.model_dump_json())
-    with settings_path.open("rb") as settings_file, (run_dir / "cluster.log").open("wb") as log:
+    _write(settings, run_dir)
+    with run_dirs.settings_path(run_dir).open("rb") as settings_file, (run_dir / "cluster.log").open("wb") as log:
         cluster = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-m", "serving.cluster", str(write_end)],
             stdin=settings_file,
@@ -82,6 +87,7 @@ def _supervise(settings: ServingSettings, state_dir: Path, run_dir: Path, report
         )
     os.close(write_end)
     deadline = [float("inf")]
+    rollout = threading.Event()
 
     def stop(signum: int, frame: FrameType | None) -> None:
         patience_s = settings.drain_s + SHUTDOWN_MARGIN_S if deadline[0] == float("inf") else 0.0
@@ -90,10 +96,34 @@ def _supervise(settings: ServingSettings, state_dir: Path, run_dir: Path, report
 
     for signum in (signal.SIGINT, signal.SIGTERM):  # for good: a signal must not cut the tidying up short either
         signal.signal(signum, stop)
-    with open(read_end, "rb", buffering=0) as reports:
-        for line in _lines_until(reports.fileno(), lambda: time.monotonic() > deadline[0]):
+    signal.signal(signal.SIGUSR1, lambda signum, frame: rollout.set())
+
+    def is_over() -> bool:
+        if rollout.is_set():
+            rollout.clear()
+            _roll_out(reread(), run_dir, cluster, report)
+        return time.monotonic() > deadline[0]
+
+    with open(read_end, "rb", buffering=0) as reports, serve_process.announced(state_dir):
+        for line in _lines_until(reports.fileno(), is_over):
             report(line)
         return _exit_code(cluster, report, stopped=deadline[0] != float("inf"))
+
+
+def _roll_out(asked: ServingSettings | str, run_dir: Path, cluster: subprocess.Popen[bytes], report: Report) -> None:
+    if isinstance(asked, str):
+        report(f"no rollout: {asked}")
+        return
+    _write(asked, run_dir)
+    cluster.send_signal(signal.SIGUSR1)
+
+
+def _write(settings: ServingSettings, run_dir: Path) -> None:
+    """At one stroke, for a reader may be under way."""
+    path = run_dirs.settings_path(run_dir)
+    new = path.with_suffix(".new")
+    new.write_text(settings.model_dump_json())
+    new.replace(path)
 
 
 def _lines_until(descriptor: int, give_up: Callable[[], bool]) -> Iterator[str]:

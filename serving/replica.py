@@ -14,12 +14,17 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import sys
+import threading
 import types
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from serving import start_log
+from serving.parser import known_parsers, unknown_parser
 from serving.spec import ModelSpec
 
 logger = logging.getLogger("ray.serve")
@@ -28,8 +33,8 @@ Device = Literal["cpu", "gpu"]
 _LONGEST_ERROR = 1000  # characters
 
 
-def engine_args(spec: ModelSpec, device: Device) -> dict[str, Any]:
-    """vLLM's engine arguments for a spec, by their Python names."""
+def engine_args(spec: ModelSpec, device: Device, share: Mapping[str, int | float] = MappingProxyType({})) -> dict[str, Any]:
+    """vLLM's engine arguments for a spec, by their Python names. `share` are those for a part of an accelerator's memory."""
     engine = spec.engine
     args: dict[str, Any] = {
         "model": spec.weights,
@@ -45,9 +50,20 @@ def engine_args(spec: ModelSpec, device: Device) -> dict[str, Any]:
     }
     if device == "cpu":
         args["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * 2**30)
+    args |= share
+    if spec.parsers is not None and spec.parsers.reasoning is not None:
+        args["reasoning_parser"] = spec.parsers.reasoning
     args |= engine.extra_args
     if args.get("tensor_parallel_size", 1) == 1 and args.get("pipeline_parallel_size", 1) == 1:
         args.setdefault("distributed_executor_backend", "serving.executor.LeashedExecutor")
+    return args
+
+
+def frontend_args(spec: ModelSpec) -> dict[str, Any]:
+    """vLLM's arguments of the OpenAI server in front of the engine. With a tool parser the model may call tools unasked."""
+    args: dict[str, Any] = {"enable_server_load_tracking": True, "disable_fastapi_docs": True}
+    if spec.parsers is not None and spec.parsers.tools is not None:
+        args |= {"tool_call_parser": spec.parsers.tools, "enable_auto_tool_choice": True}
     return args
 
 
@@ -58,31 +74,42 @@ class EngineFailed(Exception):
 class Replica:
     """One engine with its server. Wrapped by `serving.app.build_app`; Serve calls everything below by name."""
 
-    async def __init__(self, spec: ModelSpec, device: Device) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, spec: ModelSpec, device: Device, share: Mapping[str, int | float]) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._spec = spec
+        if wrong := unknown_parser(spec.parsers, known_parsers()):
+            raise EngineFailed(f"{spec.id}: {wrong}")
         if spec.engine.enforce_eager:
             # vLLM still compiles its sampler: 25 s in the first request, by a C++ compiler that may not even be there.
             os.environ["TORCH_COMPILE_DISABLE"] = "1"
+        start_log.begin(spec.id)
         if device == "cpu":
             _preload_engine_process()
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.usage.usage_lib import UsageContext
-        from vllm.v1.engine.async_llm import AsyncLLM
+        with start_log.part("imports"):
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.usage.usage_lib import UsageContext
+            from vllm.v1.engine.async_llm import AsyncLLM
 
         if device == "cpu":
             _fork_engine_from_preloaded()
-        self._args = AsyncEngineArgs(**engine_args(spec, device))
+            _inspect_models_here()
+        self._args = AsyncEngineArgs(**engine_args(spec, device, share))
         try:
-            self._client = AsyncLLM.from_engine_args(self._args, usage_context=UsageContext.OPENAI_API_SERVER)
+            with start_log.part("engine"):
+                self._client = AsyncLLM.from_engine_args(self._args, usage_context=UsageContext.OPENAI_API_SERVER)
         except Exception as error:  # noqa: BLE001 - vLLM's validation errors cannot be pickled: Serve would report that instead
             raise EngineFailed(f"vLLM cannot load {spec.weights}: {_sentence(error)}") from None
 
     async def __serve_build_asgi_app__(self) -> Any:
         """vLLM's own FastAPI app. Serve calls this once, after the constructor."""
+        with start_log.part("server"):
+            return await self._build_server()
+
+    async def _build_server(self) -> Any:
         from vllm.entrypoints.launchers.api_server.app_state import init_app_state
         from vllm.entrypoints.launchers.app import build_app
         from vllm.entrypoints.launchers.cli_args import FrontendArgs
 
-        frontend = FrontendArgs(enable_server_load_tracking=True, disable_fastapi_docs=True)
+        frontend = FrontendArgs(**frontend_args(self._spec))
         args = argparse.Namespace(**(vars(frontend) | vars(self._args)))
         tasks = await self._client.get_supported_tasks()
         app = build_app(args, supported_tasks=tasks, model_config=self._client.model_config)
@@ -159,7 +186,28 @@ def _fork_engine_from_preloaded() -> None:
     """Let vLLM take its engine process from the fork server. Inside Ray it would always spawn, whatever its settings say."""
     from vllm.v1.engine import utils
 
-    utils.get_mp_context = lambda: multiprocessing.get_context("forkserver")
+    def context_for_engine() -> multiprocessing.context.BaseContext:
+        # From now on this process only waits for the engine's: time to import what comes after it.
+        threading.Thread(target=_import_server, daemon=True).start()
+        return multiprocessing.get_context("forkserver")
+
+    utils.get_mp_context = context_for_engine
+
+
+def _inspect_models_here() -> None:
+    """Let vLLM look at the model's class in this process.
+
+    It starts one of its own for that, which imports all of vLLM again, lest CUDA be initialised here; on a CPU there is none.
+    What it finds is kept in its cache, so that this concerns starts with an empty one, as in a fresh container.
+    """
+    from vllm.model_executor.models import registry
+
+    registry._run_in_subprocess = lambda look: look()
+
+
+def _import_server() -> None:
+    import vllm.entrypoints.launchers.api_server.app_state
+    import vllm.entrypoints.launchers.app  # noqa: F401
 
 
 def _preload_libraries() -> list[str]:

@@ -19,6 +19,11 @@ def make(root: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=root))
 
 
+def settings_path(run_dir: Path) -> Path:
+    """Where a run's supervisor writes the settings, and new ones before it asks for a rollout."""
+    return run_dir / "settings.json"
+
+
 def remove_abandoned(root: Path) -> list[Path]:
     """Remove the directories whose process is gone. Returns them."""
     abandoned = [path for path in root.glob(f"{_PREFIX}*-*") if _is_abandoned(path)]

@@ -44,8 +44,21 @@ class ServingSettings(BaseModel):
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="What the models run on; auto takes GPUs where vLLM can use them."
     )
+    catalog_dir: Path | None = Field(
+        None, description="Folder with catalogue entries of one's own, beside the built-in ones and before them."
+    )
     models: tuple[str, ...] = Field(("daemun-demo",), min_length=1, description="Catalogue ids of the models to serve.")
     replicas: dict[str, int] = Field(default_factory=dict, description="Replicas by model id, where not what the catalogue says.")
+    simulated_accelerators: int = Field(
+        0, ge=0, description="Accelerators that a machine without GPUs stands in for; 0: its models share the CPUs freely."
+    )
+    simulated_memory_gib: float = Field(4.0, gt=0, description="Memory of each simulated accelerator, for KV caches.")
+    surge_percent: int = Field(
+        25,
+        ge=0,
+        le=100,
+        description="In a rollout, replicas of the new version beyond the usual number, rounded up; 0: old ones end first.",
+    )
     cpu_threads: int = Field(1, ge=1, description="Compute threads of one replica on a CPU.")
     drain_s: float = Field(
         20.0, ge=5.0, description="How long running answers may take to finish when a replica or everything is stopped."

@@ -5,6 +5,7 @@ imports Ray, vLLM or torch, so that the command line and the tests can read the 
 """
 
 import difflib
+import math
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -108,7 +109,9 @@ class ModelSpec(Frozen):
     title: str
     family: str | None = Field(None, description="Models of one layout, such as EXAONE 4.0.")
     developer: str | None = None
-    source: str = Field(description="Weights: ./path inside the serving package, /absolute/path, or a Hugging Face id.")
+    source: str = Field(
+        description="Weights: a Hugging Face id, /absolute/path, or ./path: in serving, or beside the file in an own catalogue."
+    )
     licence: str
     terms: Terms | None = Field(None, description="What the licence allows and forbids.")
     architecture: str = Field(description="The class name in the model's config.json.")
@@ -130,6 +133,9 @@ class ModelSpec(Frozen):
         None, description="None if nothing is known; such a model cannot be scaled automatically."
     )
     cpus: float = Field(1.0, gt=0, description="CPUs that Ray sets aside for one replica.")
+    accelerator: float = Field(
+        1.0, ge=0.01, le=1, multiple_of=0.01, description="The part of one accelerator that a replica takes, in hundredths."
+    )
 
     @model_validator(mode="after")
     def _within_context(self) -> Self:
@@ -137,6 +143,12 @@ class ModelSpec(Frozen):
             raise ValueError(
                 f"engine.max_model_len is {self.engine.max_model_len}, but the model's context has {self.context_tokens} tokens"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _part_of_one(self) -> Self:
+        if self.accelerator < 1 and self.parallel > 1:
+            raise ValueError(f"accelerator is {self.accelerator:g}, but a replica over {self.parallel} of them takes them whole")
         return self
 
     @model_validator(mode="after")
@@ -180,6 +192,12 @@ class ModelSpec(Frozen):
         return self.engine.max_model_len or self.context_tokens
 
     @property
+    def parallel(self) -> int:
+        """Accelerators that one replica is spread over."""
+        sizes = (self.engine.extra_args.get(f"{name}_parallel_size", 1) for name in ("tensor", "pipeline"))
+        return math.prod(size if isinstance(size, int) else 1 for size in sizes)
+
+    @property
     def local_path(self) -> Path | None:
         """Where the weights are on this machine, or None if `source` is a Hugging Face id."""
         if self.source.startswith("./"):
@@ -192,18 +210,47 @@ class ModelSpec(Frozen):
         return str(self.local_path or self.source)
 
 
-def known_models(catalog: Path = CATALOG) -> list[str]:
-    """The ids that can be read, in alphabetical order."""
-    return sorted(path.stem for path in catalog.glob("*.yaml"))
+def folders(own: Path | None) -> tuple[Path, ...]:
+    """The built-in catalogue and the operator's own, whose entries count where both have one of the same id."""
+    return (CATALOG,) if own is None else (CATALOG, own.absolute())
 
 
-def read_spec(model: str, catalog: Path = CATALOG) -> ModelSpec:
-    """Read one entry. Raises UnknownModel or InvalidSpec."""
-    known = known_models(catalog)
-    if model not in known:
-        raise UnknownModel(_unknown(model, known))
-    path = catalog / f"{model}.yaml"
-    text = path.read_text(encoding="utf-8")
+def known_models(*catalog: Path) -> list[str]:
+    """The ids in these folders, or in the built-in catalogue, in alphabetical order."""
+    return sorted(_files(catalog))
+
+
+def read_spec(model: str, *catalog: Path) -> ModelSpec:
+    """Read one entry of these folders, or of the built-in catalogue. Raises UnknownModel or InvalidSpec."""
+    files = _files(catalog)
+    if model not in files:
+        raise UnknownModel(_unknown(model, sorted(files)))
+    spec = _read(files[model], model)
+    if files[model].parent == CATALOG or not spec.source.startswith("./"):
+        return spec
+    return spec.model_copy(update={"source": str(files[model].parent / spec.source)})
+
+
+def read_all(*catalog: Path) -> tuple[list[ModelSpec], list[InvalidSpec]]:
+    """Every entry that can be read, in alphabetical order, and what is wrong with the others."""
+    specs, wrong = list[ModelSpec](), list[InvalidSpec]()
+    for model in known_models(*catalog):
+        try:
+            specs.append(read_spec(model, *catalog))
+        except InvalidSpec as error:
+            wrong.append(error)
+    return specs, wrong
+
+
+def _files(catalog: tuple[Path, ...]) -> dict[str, Path]:
+    return {path.stem: path for folder in catalog or (CATALOG,) for path in folder.glob("*.yaml")}
+
+
+def _read(path: Path, model: str) -> ModelSpec:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSpec(f"{path.name} in the catalogue cannot be read: {error}") from error
     try:
         spec = ModelSpec.model_validate(yaml.load(text, _Loader))  # noqa: S506 - the safe loader, in C
     except yaml.YAMLError as error:

@@ -22,6 +22,7 @@ VOCABULARY = 3000  # the demo tokenizer's
 # What published configurations say of their routing and what transformers' classes for them leave out.
 _ROUTING: dict[str, Any] = {"topk_method": "noaux_tc", "scoring_func": "sigmoid", "moe_layer_freq": 1, "first_k_dense_replace": 1}
 ROUTED = {"kanana-2": _ROUTING, "ax-k1": _ROUTING | {"num_nextn_predict_layers": 0}}
+THINKS = frozenset({"solar"})  # their tokenizers have tokens around thoughts, in the place of two that no text has
 TOKENS = {"bos_token_id": 1, "eos_token_id": 7, "pad_token_id": 0}
 NARROW: dict[str, Any] = {
     "hidden_size": 128,
@@ -177,6 +178,10 @@ def write(family: str, folder: Path) -> None:
         _with_norms_of_dense_layers(folder / "model.safetensors")
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"):
         shutil.copy(DEMO / name, folder)
+    if family in THINKS:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            text = (folder / name).read_text(encoding="utf-8")
+            (folder / name).write_text(text.replace('"[EOS]"', '"<think>"').replace('"[UNK]"', '"</think>"'), encoding="utf-8")
 
 
 def _with_norms_of_dense_layers(weights: Path) -> None:

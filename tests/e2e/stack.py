@@ -178,6 +178,10 @@ class Stack:
         """The base addresses of the replicas that Serve lists now."""
         return [f"http://{target['ip']}:{target['port']}{group['route_prefix']}" for group, target in self._targets()]
 
+    def replica_names(self, model: str) -> set[str]:
+        """The names of the replicas of one model that Serve lists now; no two replicas ever have the same."""
+        return {target["name"] for group, target in self._targets() if group["route_prefix"] == f"/{model}"}
+
     def _targets(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """What Serve lists, less its own proxies."""
         token = (self.state_dir / "ray-token").read_text().strip()

@@ -1,4 +1,6 @@
-"""Real Ray Serve and vLLM, scaled by what the gateway is asked: to zero, from zero with calls waiting, to two and back."""
+"""Real Ray Serve and vLLM, scaled by what the gateway is asked: to zero, from zero with calls waiting, to two and back, and with
+a replica killed.
+"""
 
 import asyncio
 import json
@@ -15,6 +17,7 @@ from tests.e2e.stack import MODEL, Stack, stack, until
 BODY = {"model": MODEL, "messages": [{"role": "user", "content": "대문이 뭐예요?"}], "stream": True}
 LONG = BODY | {"max_tokens": 200, "ignore_eos": True}
 CLIENTS = 200
+FEW_CLIENTS = 20
 SCALED = {
     "SERVING__AUTOSCALING__ENABLED": "true",
     "SERVING__AUTOSCALING__LEAST": json.dumps({MODEL: 0}),
@@ -69,6 +72,11 @@ def became(status: int, said: bytes, told_s: float) -> str:
     return "evicted" if status == 200 and b'"code":"queue_timeout"' in said else f"{status}: {said[-200:]!r}"
 
 
+def ready(running: Stack) -> int:
+    models = httpx.get(f"{running.url}/internal/demand").json()["models"]
+    return int(models[MODEL]["replicas"]["ready"])
+
+
 def say(what: str) -> None:
     """What a run has measured; shown with `pytest -s`."""
     print(what)  # noqa: T201
@@ -78,11 +86,7 @@ def test_to_zero_from_zero_to_two_and_back(scaled: Stack) -> None:
     def there() -> int:
         return len(scaled.replicas())
 
-    def ready() -> int:
-        models = httpx.get(f"{scaled.url}/internal/demand").json()["models"]
-        return int(models[MODEL]["replicas"]["ready"])
-
-    to_zero_s = until(lambda: ready() == 0, 180, "no replica while nobody asks")
+    to_zero_s = until(lambda: ready(scaled) == 0, 180, "no replica while nobody asks")
     waiting = asyncio.run(ask(scaled, BODY, 20, lambda: False))
     assert waiting == {"served": 20}
     until(lambda: len(scaled.entries()) == 20, 10, "20 entries in the ledger")
@@ -101,3 +105,24 @@ def test_to_zero_from_zero_to_two_and_back(scaled: Stack) -> None:
     to_one_s = until(lambda: there() < 2, 180, "one replica less after the load")
     say(f"{CLIENTS} clients: a second replica after {to_two_s:.0f} s; {dict(served)}")
     say(f"it was given back {to_one_s:.0f} s after the last call")
+
+
+def test_a_killed_replica_has_a_successor_and_no_call_is_lost(scaled: Stack) -> None:
+    """On the stack as the test before leaves it: with one replica or none."""
+
+    def kill() -> float:
+        until(lambda: ready(scaled) > 0, 180, "a replica for these calls")
+        known = scaled.replica_names(MODEL)
+        for name in known:
+            scaled.replica_process(name).kill()
+        return until(lambda: ready(scaled) > 0 and bool(scaled.replica_names(MODEL) - known), 180, "a successor")
+
+    async def load() -> tuple[Counter[str], float]:
+        killed = asyncio.create_task(asyncio.to_thread(kill))
+        seen = await ask(scaled, LONG, FEW_CLIENTS, lambda: not killed.done())
+        return seen, await killed
+
+    seen, back_s = asyncio.run(load())
+    assert set(seen) <= {"served", "told"}
+    assert seen["served"] >= FEW_CLIENTS
+    say(f"every replica killed under {FEW_CLIENTS} clients: a successor is ready after {back_s:.0f} s; {dict(seen)}")

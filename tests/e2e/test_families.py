@@ -8,10 +8,10 @@ The models start side by side, in two rounds, because all at once would need mor
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,9 @@ ROUNDS = (
 # As in the catalogue's entry: vLLM reads a list that transformers' configuration does not have.
 EXTRA: dict[str, dict[str, Any]] = {"k-exaone": {"hf_overrides": {"sliding_windows": [64, 64, 64, None]}}}
 TOKENS = 12
+PARSED = "solar"  # with the parsers that a reasoning model has, and tokens around thoughts in its tokenizer
+END_OF_THOUGHTS = 3
+WEATHER: Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 
 
 @pytest.fixture(scope="module", params=ROUNDS, ids=lambda families: "+".join(families))
@@ -37,11 +40,11 @@ def families(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """One round of families behind one gateway."""
     names: tuple[str, ...] = request.param
     folder = tmp_path_factory.mktemp("families")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(_enlarged_catalogue(folder, names)), str(REPOSITORY)]))
-        with stack(folder, SERVING__MODELS=json.dumps([f"random-{name}" for name in names])) as running:
-            running.wait_until_ready(START_S * len(names))
-            yield Served(running, names)
+    catalog = _catalogue_of(folder, names)
+    models = json.dumps([f"random-{name}" for name in names])
+    with stack(folder, SERVING__CATALOG_DIR=str(catalog), SERVING__MODELS=models) as running:
+        running.wait_until_ready(START_S * len(names))
+        yield Served(running, names)
 
 
 class Served:
@@ -50,9 +53,14 @@ class Served:
     def __init__(self, running: Stack, names: tuple[str, ...]) -> None:
         self.stack, self.names = running, names
 
+    @contextmanager
+    def client(self) -> Iterator[openai.OpenAI]:
+        with openai.OpenAI(base_url=f"{self.stack.url}/v1", api_key=self.stack.key, max_retries=0) as made:
+            yield made
+
     def answer(self, name: str, content: str) -> tuple[int, Any]:
         """Chunks of a streamed answer, and its usage."""
-        with openai.OpenAI(base_url=f"{self.stack.url}/v1", api_key=self.stack.key, max_retries=0) as client:
+        with self.client() as client:
             stream = client.chat.completions.create(
                 model=f"random-{name}",
                 messages=[{"role": "user", "content": content}],
@@ -73,21 +81,45 @@ def test_every_family_streams_through_the_gateway(families: Served) -> None:
         assert chunks >= 4, name
 
 
-def _enlarged_catalogue(folder: Path, names: tuple[str, ...]) -> Path:
-    """A folder for Python's path with the package `serving` as it is, and the random models in its catalogue."""
-    package = folder / "path" / "serving"
-    catalog = package / "catalog"
-    catalog.mkdir(parents=True)
-    for original in (REPOSITORY / "serving").iterdir():
-        if original.name not in ("catalog", "__pycache__"):
-            (package / original.name).symlink_to(original)
-    for entry in (REPOSITORY / "serving" / "catalog").glob("*.yaml"):
-        (catalog / entry.name).symlink_to(entry)
-    models = folder / "models"
+def test_the_catalogues_parsers_take_thoughts_and_tool_calls_out_of_the_text(families: Served) -> None:
+    """Whatever a random model writes before the end of thoughts is a thought; a call of a tool is put into its mouth."""
+    if PARSED not in families.names:
+        pytest.skip("its model is in the other round")
+    call = '<tool_call>{"name": "weather", "arguments": {"city": "Seoul"}}</tool_call>'
+    with families.client() as client:
+        thinks = client.chat.completions.create(
+            model=f"random-{PARSED}",
+            messages=[{"role": "user", "content": "안녕하세요?"}],
+            max_tokens=TOKENS,
+            logit_bias={str(END_OF_THOUGHTS): -100},
+            extra_body={"ignore_eos": True},
+        )
+        calls = client.chat.completions.create(
+            model=f"random-{PARSED}",
+            messages=[{"role": "user", "content": "날씨 어때요?</think>"}],
+            max_tokens=200,
+            tools=[WEATHER],
+            extra_body={"structured_outputs": {"choice": [call]}},
+        )
+    message = thinks.choices[0].message
+    assert message.content is None
+    assert message.model_dump()["reasoning"]
+    assert thinks.usage is not None
+    assert thinks.usage.completion_tokens == TOKENS
+    assert calls.choices[0].finish_reason == "tool_calls"
+    (called,) = calls.choices[0].message.tool_calls or []
+    assert called.type == "function"
+    assert (called.function.name, json.loads(called.function.arguments)) == ("weather", {"city": "Seoul"})
+
+
+def _catalogue_of(folder: Path, names: tuple[str, ...]) -> Path:
+    """A folder with the random models' entries."""
+    catalog, models = folder / "catalog", folder / "models"
+    catalog.mkdir()
     subprocess.run([sys.executable, "-m", "tests.e2e.random_model", str(models), *names], check=True, cwd=REPOSITORY)
     for name in names:
         _write_entry(catalog, name, models / name)
-    return package.parent
+    return catalog
 
 
 def _write_entry(catalog: Path, name: str, weights: Path) -> None:
@@ -109,5 +141,7 @@ def _write_entry(catalog: Path, name: str, weights: Path) -> None:
             "extra_args": {"trust_remote_code": True} | EXTRA.get(name, {}),
         },
     }
+    if name == PARSED:
+        entry["parsers"] = {"reasoning": "deepseek_r1", "tools": "hermes", "source": "this test"}
     ModelSpec.model_validate(entry)
     (catalog / f"{entry['id']}.yaml").write_text(yaml.safe_dump(entry, allow_unicode=True), encoding="utf-8")

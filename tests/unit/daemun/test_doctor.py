@@ -7,7 +7,8 @@ import pytest
 
 from daemun.doctor import GIB, Facts, Grade, failures, judge, look
 from daemun.settings import Settings
-from serving.spec import UnknownModel, read_spec
+from serving.card import Parsers
+from serving.spec import InvalidSpec, UnknownModel, read_spec
 
 FIT = Facts(
     python=(3, 11),
@@ -23,6 +24,8 @@ FIT = Facts(
     specs={"daemun-demo": read_spec("daemun-demo")},
     weights_missing={},
 )
+
+PARSED = FIT.specs["daemun-demo"].model_copy(update={"parsers": Parsers(tools="hermse", source="a test")})  # type: ignore[union-attr]
 
 
 def test_a_fit_machine_has_no_failures() -> None:
@@ -41,6 +44,9 @@ def test_a_fit_machine_has_no_failures() -> None:
         (replace(FIT, modules=frozenset({"torch"})), "Engine", "make run"),
         (replace(FIT, specs={"x": UnknownModel("there is no model 'x'")}), "Model x", "serving.models"),
         (replace(FIT, weights_missing={"daemun-demo": Path("/nowhere")}), "Model daemun-demo", "checkpoint"),
+        (replace(FIT, specs={"x": InvalidSpec("x.yaml is wrong")}), "Model x", "entry"),
+        (replace(FIT, catalog_dir_exists=False), "Catalogue", "daemun.yaml"),
+        (replace(FIT, specs={"x": PARSED}, parsers={"tools": frozenset({"hermes"})}), "Model x", "catalogue entry"),
     ],
 )
 def test_each_obstacle_is_named_with_its_remedy(facts: Facts, subject: str, remedy: str) -> None:
@@ -90,3 +96,19 @@ def test_rollout_to_a_model_that_is_not_served_is_a_warning() -> None:
     (found,) = [finding for finding in findings if finding.subject == "Rollouts"]
     assert (found.grade, found.detail) == (Grade.WARNING, "daemun-next is not among the models that are served here")
     assert all(finding.subject != "Rollouts" for finding in judge(FIT, settings, serving=False))
+
+
+def test_an_entry_that_is_wrong_and_not_served_is_a_warning() -> None:
+    """Of one that is served the model's own finding speaks."""
+    wrong = InvalidSpec("x.yaml in the catalogue is not YAML")
+    findings = judge(replace(FIT, wrong_entries=[wrong]), Settings(), serving=False)
+    assert failures(findings) == []
+    assert [finding.detail for finding in findings if finding.grade is Grade.WARNING] == [str(wrong)]
+    findings = judge(replace(FIT, specs={"x": wrong}, wrong_entries=[wrong]), Settings())
+    assert [finding.subject for finding in findings if finding.grade is not Grade.OK] == ["Model x"]
+
+
+def test_an_unknown_parser_is_named_with_the_nearest() -> None:
+    (finding,) = failures(judge(replace(FIT, specs={"x": PARSED}, parsers={"tools": frozenset({"hermes"})}), Settings()))
+    assert "hermse" in finding.sentence()
+    assert "did you mean hermes" in finding.sentence()

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from daemun import cli
-from serving.spec import known_models
+from serving.spec import known_models, read_spec
 
 
 @pytest.fixture
@@ -122,3 +123,17 @@ def test_tables_of_the_document_are_those_of_the_catalogue(run: Run) -> None:
     assert len(tables) == 2
     for table in tables:
         assert table in document
+
+
+def test_own_catalogue_is_listed_too_and_a_broken_entry_named(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    entry = read_spec("daemun-demo").model_dump(mode="json", exclude_unset=True) | {"id": "own-model"}
+    (tmp_path / "own-model.yaml").write_text(yaml.safe_dump(entry, allow_unicode=True))
+    (tmp_path / "broken.yaml").write_text("id: [")
+    monkeypatch.setenv("DAEMUN_SERVING__CATALOG_DIR", str(tmp_path))
+    code, out, err = run("list")
+    assert code == 1
+    assert "own-model" in out
+    assert "daemun-demo" in out
+    assert err.startswith("daemun: broken.yaml in the catalogue is not YAML")
+    assert err.count("\n") == 1
+    assert run("show", "own-model")[0] == 0

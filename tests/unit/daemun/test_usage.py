@@ -189,3 +189,9 @@ def test_catalogue_gives_energy_figures_where_the_settings_give_none() -> None:
     assert filled.rates().energy("daemun-demo").completion_wh > 0
     own = GatewaySettings(energy=EnergyTable(models={"daemun-demo": EnergySettings(prompt=1.0, completion=2.0)}))
     assert with_catalogue_energy(own).rates().energy("daemun-demo").completion_wh == 2.0
+
+
+def test_broken_entry_of_one_model_stops_no_gateway(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "broken.yaml").write_text("id: [")
+    assert with_catalogue_energy(GatewaySettings(), tmp_path).rates().energy("daemun-demo").completion_wh > 0
+    assert "broken.yaml in the catalogue is not YAML" in caplog.text

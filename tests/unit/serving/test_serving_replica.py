@@ -1,6 +1,12 @@
 """What vLLM is told to run: engine arguments from a spec."""
 
-from serving.replica import Device, engine_args
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from serving.card import Parsers
+from serving.replica import Device, engine_args, frontend_args
 from serving.spec import Description, EngineSpec, ModelSpec
 
 
@@ -48,3 +54,38 @@ def test_single_worker_dies_with_its_replica() -> None:
 def test_several_workers_are_left_to_vllms_own_executor() -> None:
     args = engine_args(spec(EngineSpec(extra_args={"tensor_parallel_size": 2})), "gpu")
     assert "distributed_executor_backend" not in args
+
+
+def test_parsers_go_to_the_engine_and_to_the_server_in_front_of_it() -> None:
+    parsed = spec(EngineSpec()).model_copy(update={"parsers": Parsers(reasoning="qwen3", tools="hermes", source="a test")})
+    assert engine_args(parsed, "cpu")["reasoning_parser"] == "qwen3"
+    assert frontend_args(parsed)["tool_call_parser"] == "hermes"
+    assert frontend_args(parsed)["enable_auto_tool_choice"] is True
+
+
+def test_without_parsers_the_text_stays_as_the_model_wrote_it() -> None:
+    for parsers in (None, Parsers(reasoning=None, tools=None, source="a test")):
+        plain = spec(EngineSpec()).model_copy(update={"parsers": parsers})
+        assert "reasoning_parser" not in engine_args(plain, "cpu")
+        assert not {"tool_call_parser", "enable_auto_tool_choice"} & frontend_args(plain).keys()
+
+
+VLLM = importlib.util.find_spec("vllm")
+
+
+@pytest.mark.skipif(VLLM is None, reason="vLLM is not installed")
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("v1/engine/utils.py", "import get_mp_context"),
+        ("model_executor/models/registry.py", "mi = _run_in_subprocess("),
+        ("entrypoints/launchers/app.py", "def build_app("),
+        ("entrypoints/launchers/api_server/app_state.py", "def init_app_state("),
+        ("entrypoints/serve/exception_handling/utils.py", "def sanitize_message("),
+    ],
+)
+def test_what_a_replica_replaces_in_vllm_is_there_under_that_name(file: str, text: str) -> None:
+    """Replacing a name that nobody uses any more would fail no test of ours, and only make starts slow again."""
+    assert VLLM is not None
+    assert VLLM.origin is not None
+    assert text in (Path(VLLM.origin).parent / file).read_text(encoding="utf-8")

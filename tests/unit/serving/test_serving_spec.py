@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.spec import InvalidSpec, UnknownModel, known_models, read_spec
+from serving.spec import InvalidSpec, UnknownModel, folders, known_models, read_all, read_spec
 
 ENTRY = """
 id: small
@@ -169,3 +169,33 @@ def test_figure_without_a_source_is_refused(catalog: Path) -> None:
     assert "layers has no source" in refused(
         catalog, FIGURES.replace("layers, hidden_size, intermediate", "hidden_size, intermediate")
     )
+
+
+def test_own_catalogue_is_beside_the_built_in_one(catalog: Path) -> None:
+    assert {"small", "daemun-demo"} <= set(known_models(*folders(catalog)))
+    assert read_spec("small", *folders(catalog)).id == "small"
+    assert read_spec("daemun-demo", *folders(catalog)).id == "daemun-demo"
+
+
+def test_own_entry_counts_before_a_built_in_one_of_the_same_id(catalog: Path) -> None:
+    (catalog / "daemun-demo.yaml").write_text(ENTRY.replace("id: small", "id: daemun-demo"), encoding="utf-8")
+    assert read_spec("daemun-demo", *folders(catalog)).title == "Small"
+    assert read_spec("daemun-demo", *folders(None)).title != "Small"
+
+
+def test_weights_of_an_own_entry_lie_beside_it(catalog: Path) -> None:
+    assert read_spec("small", *folders(catalog)).local_path == catalog / "demo" / "model"
+
+
+def test_own_entry_is_checked_like_any_other(catalog: Path) -> None:
+    (catalog / "small.yaml").write_text(ENTRY + "engine: {max_seqs: 4}\n", encoding="utf-8")
+    with pytest.raises(InvalidSpec, match=r"engine\.max_seqs"):
+        read_spec("small", *folders(catalog))
+
+
+@pytest.mark.parametrize("broken", [b"id: [", b"\xff\xfe", b"id: broken\n"])
+def test_one_broken_entry_hides_no_other(catalog: Path, broken: bytes) -> None:
+    (catalog / "broken.yaml").write_bytes(broken)
+    specs, wrong = read_all(*folders(catalog))
+    assert {"small", "daemun-demo"} <= {spec.id for spec in specs}
+    assert [str(error).startswith("broken.yaml in the catalogue") for error in wrong] == [True]
