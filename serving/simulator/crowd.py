@@ -12,7 +12,8 @@ from random import Random
 from engines import figures as engine_figures
 from gateway.policy.limits import Tier
 from serving.simulator import arrivals
-from serving.simulator.scenario import ModelSpec, Scenario, TenantSpec
+from serving.simulator.parts import ModelSpec, TenantSpec
+from serving.simulator.scenario import Scenario
 from serving.simulator.sizes import Independent, Lognormal
 from serving.simulator.traces import read_trace
 from serving.simulator.traffic import Day, Gamma, Poisson, Surge, TokensSpec, Trace, Traffic

@@ -14,8 +14,9 @@ from engines.model import EngineFigures
 from serving.allocation import Claim, Phase, Plan, State, allocate
 from serving.allocation import Replica as Placed
 from serving.simulator.agenda import Agenda
+from serving.simulator.parts import Leaving, ModelSpec, node_id
 from serving.simulator.replica import Life, Replica
-from serving.simulator.scenario import Leaving, ModelSpec, Scenario, node_id
+from serving.simulator.scenario import Scenario
 from serving.simulator.service import Service
 
 _WHOLE = 100.0

@@ -22,10 +22,11 @@ from serving.simulator.agenda import Agenda
 from serving.simulator.autoscaler import Autoscaler, MakeAutoscaler, OwnPolicy, Signal, Steady, Subject
 from serving.simulator.crowd import tiers, visits
 from serving.simulator.fleet import Fleet
+from serving.simulator.parts import ModelSpec, settings, shape_of
 from serving.simulator.purse import Purses
 from serving.simulator.replica import Call
 from serving.simulator.result import Calls, ModelSeries, Result
-from serving.simulator.scenario import ModelSpec, Scenario, ScenarioError, settings, shape_of
+from serving.simulator.scenario import Scenario, ScenarioError
 from serving.simulator.service import Service
 from serving.simulator.visit import Visit
 
