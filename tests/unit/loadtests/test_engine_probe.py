@@ -31,7 +31,8 @@ def test_stream_that_came_at_one_stroke_says_nothing() -> None:
 
 async def test_step_is_taken_from_the_streams_that_say_something() -> None:
     step = await Scripted(STALLED, EVEN, STALLED).decode_step(3, Size(50, 20))
-    assert (step.seconds, step.calls, step.context_tokens) == (pytest.approx(0.1), 3, 180.0)
+    assert step.seconds == pytest.approx(0.1)
+    assert (step.calls, step.context_tokens) == (3, 180.0)
 
 
 async def test_step_is_measured_again_where_all_streams_came_at_one_stroke() -> None:
