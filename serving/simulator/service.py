@@ -18,7 +18,8 @@ from serving.simulator.replica import Call, Life, Replica
 from serving.simulator.result import Calls, End
 
 _BEAT_S = 2.0  # how often the waiting room looks at the time, while anybody waits
-_HEAR_S = 0.5  # between two looks at how far the running calls are
+_HEAR_S, _HEAR_CALM_S = 0.5, 5.0  # between two looks at how far the running calls are; of many, while nobody waits
+_MANY = 100
 _TELL_S = 5.0  # how often the engines tell of their KV caches
 _LOOK_S = 2.0  # how often the router looks at what changes slowly: a gateway's does four times a second, which costs much here
 _WORTH_TELLING = 0.4  # of a KV cache in use: with less, no router holds it against a replica
@@ -280,6 +281,8 @@ class Service:
         """How far the running calls are, where the room has too little else to tell by."""
         now = self._agenda.now
         if not self.room.wants_progress or now < self._heard + _HEAR_S:
+            return
+        if not self._waiting and len(self._running) > _MANY and now < self._heard + _HEAR_CALM_S:
             return
         self._heard = now
         self.room.progress({ticket: call.tokens(now) for ticket, call in self._running.items()}, now)
