@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from benchmarks.aims import Verdict
 from benchmarks.table import table
 
-OWN, RAY_DEFAULT = "daemun", "ray, 2 calls"
+OWN, CAREFUL, RAY_DEFAULT = "daemun", "daemun, 60 %", "ray, 2 calls"
 FEWER_MINUTES, FEWER_HOURS = 5.0, 0.75
 
 
@@ -55,13 +55,14 @@ def total(scores: Iterable[Score]) -> Sum:
 
 
 def verdicts(scores: Sequence[Score]) -> list[Verdict]:
-    """Against each of Ray's, over all scenarios and seeds: the default first, which is the aim; the others are to be known."""
-    own = total(_of(scores, OWN))
-    rivals = [name for name in dict.fromkeys(score.policy for score in scores) if name.startswith(RAY_DEFAULT.split(",")[0])]
-    return [against(name, own, total(_of(scores, name))) for name in rivals]
+    """Over all scenarios and seeds: first the default against Ray's, which is the aim; the others are to be known."""
+    names = list(dict.fromkeys(score.policy for score in scores))
+    rivals = [name for name in names if name.startswith(RAY_DEFAULT.split(",")[0])]
+    owns = [name for name in names if name in (OWN, CAREFUL)]
+    return [against(own, rival, total(_of(scores, own)), total(_of(scores, rival))) for own in owns for rival in rivals]
 
 
-def against(name: str, own: Sum, rival: Sum) -> Verdict:
+def against(own_name: str, name: str, own: Sum, rival: Sum) -> Verdict:
     """Holds if there are five times fewer minutes outside the target at no more GPU-hours, or a quarter fewer GPU-hours at no
     more minutes outside.
     """
@@ -73,7 +74,11 @@ def against(name: str, own: Sum, rival: Sum) -> Verdict:
         else "nothing was run"
     )
     aim = f"minutes<=1/{FEWER_MINUTES:g} at hours<=1, or hours<={FEWER_HOURS:g} at minutes<=1"
-    return Verdict(f"against_{name.replace(', ', '_').replace(' ', '_')}", is_better or is_cheaper, value, aim)
+    return Verdict(_plain(f"{own_name}_against_{name}"), is_better or is_cheaper, value, aim)
+
+
+def _plain(name: str) -> str:
+    return name.replace(" %", "").replace(",", "").replace(" ", "_")
 
 
 def tables(scores: Sequence[Score]) -> str:

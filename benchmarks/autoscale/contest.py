@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 
-from benchmarks.autoscale.aims import OWN, RAY_DEFAULT, Score
+from benchmarks.autoscale.aims import CAREFUL, OWN, RAY_DEFAULT, Score
 from benchmarks.autoscale.policies import Keda, KedaRules, Oracle
 from benchmarks.autoscale.ray_default import RayDefault
-from serving.simulator.autoscaler import MakeAutoscaler
+from serving.simulator.autoscaler import MakeAutoscaler, OwnPolicy
 from serving.simulator.crowd import visits
 from serving.simulator.report.summary import summary
 from serving.simulator.run import policy, simulate
@@ -21,6 +21,10 @@ _ORACLE_USE, _ORACLE_WINDOW_S = 0.6, 30.0
 
 def _own(scenario: Scenario, seed: int) -> MakeAutoscaler:
     return policy(scenario)
+
+
+def _own_with(**bounds: float) -> Callable[[Scenario, int], MakeAutoscaler]:
+    return partial(_fixed, partial(OwnPolicy, bounds=bounds))
 
 
 def _ray(target: float) -> Callable[[Scenario, int], MakeAutoscaler]:
@@ -40,10 +44,12 @@ def _oracle(scenario: Scenario, seed: int) -> MakeAutoscaler:
     return partial(Oracle, arrivals=arrivals, use=_ORACLE_USE, window_s=_ORACLE_WINDOW_S)
 
 
+# daemun plans with four fifths of a replica's speed where nobody says otherwise; the careful one has more room for bursts.
 # Serve's target is 2 calls a replica where nobody says otherwise. A replica here takes dozens at once, so there are two targets
 # more, which an operator who has measured the engine would set. KEDA's five waiting calls are what vLLM's production stack sets.
 POLICIES: dict[str, Callable[[Scenario, int], MakeAutoscaler]] = {
     OWN: _own,
+    CAREFUL: _own_with(use=0.6),
     RAY_DEFAULT: _ray(2.0),
     "ray, 24 calls": _ray(24.0),
     "ray, 48 calls": _ray(48.0),

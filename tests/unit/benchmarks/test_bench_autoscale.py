@@ -27,13 +27,13 @@ def rival(outside: int, gpu_hours: float, name: str = RAY_DEFAULT) -> Score:
     ],
 )
 def test_aim_holds_by_minutes_or_by_hours(outside: int, gpu_hours: float, holds: bool) -> None:
-    assert against("ray", total([SCORE]), total([rival(outside, gpu_hours)])).holds == holds
+    assert against(OWN, "ray", total([SCORE]), total([rival(outside, gpu_hours)])).holds == holds
 
 
 def test_nobody_is_five_times_better_than_perfect() -> None:
     perfect = replace(SCORE, outside=0)
-    assert not against("ray", total([perfect]), total([rival(0, 3.0)])).holds
-    assert against("ray", total([perfect]), total([rival(0, 4.0)])).holds
+    assert not against(OWN, "ray", total([perfect]), total([rival(0, 3.0)])).holds
+    assert against(OWN, "ray", total([perfect]), total([rival(0, 4.0)])).holds
 
 
 def test_verdicts_are_over_all_scenarios_and_seeds_and_begin_with_rays_default() -> None:
@@ -46,7 +46,10 @@ def test_verdicts_are_over_all_scenarios_and_seeds_and_begin_with_rays_default()
         rival(0, 1.0, "oracle"),
     ]
     lines = [verdict.line() for verdict in verdicts(scores)]
-    assert [line.split()[:2] for line in lines] == [["SHORT", "against_ray_2_calls"], ["HOLDS", "against_ray_24_calls"]]
+    assert [line.split()[:2] for line in lines] == [
+        ["SHORT", "daemun_against_ray_2_calls"],
+        ["HOLDS", "daemun_against_ray_24_calls"],
+    ]
     assert "4 against 15 minutes outside, 0.86 of the GPU-hours" in lines[0]
 
 
