@@ -125,10 +125,10 @@ def serve(context: typer.Context) -> None:
 
 
 @app.command()
-def rollout(context: typer.Context) -> None:
+def reload(context: typer.Context) -> None:
     """Let the running `daemun serve` (or `up`) go over to daemun.yaml and the catalogue as they are now, with no call failing.
 
-    What has changed is rolled out: replicas of the new version start, and old ones end as those are ready. How it goes is said
+    Only what has changed is touched: replicas of the new version start, and old ones end as those are ready. How it goes is said
     where `daemun serve` runs. Variables are those that it was started with.
     """
     settings = context.obj.settings()
@@ -139,7 +139,7 @@ def rollout(context: typer.Context) -> None:
             f"No daemun serve runs with {settings.state_dir}. Start one with daemun up, or name its settings with --config."
         )
     process.send_signal(signal.SIGUSR1)
-    typer.echo(f"daemun serve (process {process.pid}) has been asked; its output says how the rollout goes.")
+    typer.echo(f"daemun serve (process {process.pid}) has been asked; its output says how the reload goes.")
 
 
 @app.command()

@@ -127,7 +127,7 @@ def judge(facts: Facts, settings: Settings, *, gateway: bool = True, serving: bo
 
 
 def judge_models(facts: Facts, settings: Settings) -> list[Finding]:
-    """Of the models alone, for a rollout on a machine that serves already."""
+    """Of the models alone, for a reload on a machine that serves already."""
     return [*_catalogue(facts, settings), *_models(facts)]
 
 

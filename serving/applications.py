@@ -1,6 +1,6 @@
 """What Ray Serve is asked to run, one application a model; what changes from one set of settings to the next, and the way back.
 
-A rollout asks Serve for what has changed and nothing else. Serve starts replicas of the new version and ends old ones as those
+A reload asks Serve for what has changed and nothing else. Serve starts replicas of the new version and ends old ones as those
 are ready. A version that does not start is taken back: what ran before is asked for again, and its replicas, which Serve has
 left alone, go on.
 """
@@ -105,12 +105,12 @@ class Applications:
         self._state = NOTHING
         self._waiting: list[str] = []
 
-    def roll_out(self, settings: ServingSettings, specs: Sequence[ModelSpec]) -> None:
+    def go_over_to(self, settings: ServingSettings, specs: Sequence[ModelSpec]) -> None:
         """From what is wanted to this. A model that is not in the list any more ends when its calls have.
 
         Raises ValueError, and then nothing has changed.
         """
-        self._go_over_to({spec.id: Version(spec, settings) for spec in specs})
+        self._ask_for({spec.id: Version(spec, settings) for spec in specs})
 
     def look(self, status: Mapping[str, ApplicationStatusOverview]) -> Iterator[tuple[str, str]]:
         """How each application is, by name. Raises CannotStart."""
@@ -124,7 +124,7 @@ class Applications:
                 continue
             yield name, f"{name}: {app.status.lower()} ({_states(app)})"
 
-    def _go_over_to(self, wanted: dict[str, Version]) -> None:
+    def _ask_for(self, wanted: dict[str, Version]) -> None:
         """What has no room is not asked of Serve: Ray would give it the place that a replica leaves to its own successor."""
         room = have_room(_counts(wanted), self._accelerators, self._state) if self._accelerators else None
         asked = {model: version.with_count(room.fits[model]) if room else version for model, version in wanted.items()}
@@ -166,7 +166,7 @@ class Applications:
             self._serve.run(model, self._build(model, self._asked))
         elif self._proven.keys() - {model}:
             self._report(f"{model} cannot be started and is left out, the other models stay: {why}")
-            self._go_over_to({name: version for name, version in self._wanted.items() if name != model})
+            self._ask_for({name: version for name, version in self._wanted.items() if name != model})
         else:
             raise CannotStart(f"{model} cannot be started: {why}")
 
@@ -178,12 +178,12 @@ class Applications:
 
 
 def changes_at_next_start(before: ServingSettings, after: ServingSettings) -> list[str]:
-    """Settings that a rollout cannot change."""
+    """Settings that a reload cannot change."""
     return [name for name in FIXED if getattr(before, name) != getattr(after, name)]
 
 
 def most_cpus(specs: Sequence[ModelSpec], settings: ServingSettings) -> float:
-    """CPUs that all replicas may want at once, those of a rollout included."""
+    """CPUs that all replicas may want at once, those of a reload included."""
     most = [(spec, most_replicas(spec, settings)) for spec in specs]
     return math.fsum([spec.cpus * (n + math.ceil(settings.surge_percent * n / 100)) for spec, n in most])
 

@@ -51,7 +51,7 @@ def main() -> int:
     report_file = os.fdopen(int(sys.argv[1]), "w", buffering=1)
     os.set_inheritable(report_file.fileno(), False)  # or every Ray process would hold the supervisor's pipe open
     settings = ServingSettings.model_validate_json(sys.stdin.read())
-    stop, rollout = threading.Event(), threading.Event()
+    stop, reload = threading.Event(), threading.Event()
 
     def report(line: str) -> None:
         with suppress(BrokenPipeError):  # the supervisor was killed; we still end in order
@@ -63,13 +63,13 @@ def main() -> int:
     def listen_for_signals() -> None:
         signal.signal(signal.SIGTERM, on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGUSR1, lambda signum, frame: rollout.set())
+        signal.signal(signal.SIGUSR1, lambda signum, frame: reload.set())
 
     listen_for_signals()
     try:
         _start_ray(settings, _specs(settings), report)
         listen_for_signals()  # ray.init installs its own
-        _serve_until(stop, rollout, settings, report)
+        _serve_until(stop, reload, settings, report)
     except ClusterFailed as failure:
         report(str(failure))
         # Without goodbye: what is broken can hold up an orderly end for a minute, and the supervisor ends everything anyway.
@@ -103,7 +103,7 @@ def _start_ray(settings: ServingSettings, specs: list[ModelSpec], report: Report
     report(f"Ray: ready, REST API at http://{settings.dashboard_host}:{settings.dashboard_port}")
 
 
-def _serve_until(stop: threading.Event, rollout: threading.Event, settings: ServingSettings, report: Report) -> None:
+def _serve_until(stop: threading.Event, reload: threading.Event, settings: ServingSettings, report: Report) -> None:
     threading.Thread(target=_end_with_parts, args=(_cluster_parts(), stop, report), daemon=True).start()
     report("Ray Serve: starting")
     serve.start(
@@ -113,16 +113,16 @@ def _serve_until(stop: threading.Event, rollout: threading.Event, settings: Serv
     )
     applications = Applications(RayServe(), _accelerators(settings), report)
     try:
-        applications.roll_out(settings, _specs(settings))
+        applications.go_over_to(settings, _specs(settings))
     except ValueError as error:
         raise ClusterFailed(f"The models cannot be started: {one_line(error)}") from error
     starts = Starts(Path(os.environ["TMPDIR"]))
     began = last_heard = time.monotonic()
     said: dict[str, str] = {}
     while not stop.wait(POLL_S):
-        if rollout.is_set():
-            rollout.clear()
-            settings = _roll_out(applications, settings, report)
+        if reload.is_set():
+            reload.clear()
+            settings = _reload(applications, settings, report)
             began = time.monotonic()
         try:
             status = serve.status()
@@ -165,16 +165,16 @@ def _accelerators(settings: ServingSettings) -> Accelerators | None:
     )
 
 
-def _roll_out(applications: Applications, before: ServingSettings, report: Report) -> ServingSettings:
+def _reload(applications: Applications, before: ServingSettings, report: Report) -> ServingSettings:
     """From the settings so far to those that the supervisor has written; if they cannot be used, nothing changes."""
     try:
         asked = ServingSettings.model_validate_json(settings_path(Path(os.environ["TMPDIR"])).read_text())
         for name in changes_at_next_start(before, asked):
             report(f"serving.{name} changes at the next start only")
         after = asked.model_copy(update={name: getattr(before, name) for name in FIXED})
-        applications.roll_out(after, _specs(after))
+        applications.go_over_to(after, _specs(after))
     except (OSError, ValueError, SpecError) as error:
-        report(f"no rollout: {one_line(error)}")
+        report(f"no reload: {one_line(error)}")
         return before
     return after
 

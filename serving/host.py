@@ -87,7 +87,7 @@ def _supervise(settings: ServingSettings, state_dir: Path, run_dir: Path, report
         )
     os.close(write_end)
     deadline = [float("inf")]
-    rollout = threading.Event()
+    reload = threading.Event()
 
     def stop(signum: int, frame: FrameType | None) -> None:
         patience_s = settings.drain_s + SHUTDOWN_MARGIN_S if deadline[0] == float("inf") else 0.0
@@ -96,12 +96,12 @@ def _supervise(settings: ServingSettings, state_dir: Path, run_dir: Path, report
 
     for signum in (signal.SIGINT, signal.SIGTERM):  # for good: a signal must not cut the tidying up short either
         signal.signal(signum, stop)
-    signal.signal(signal.SIGUSR1, lambda signum, frame: rollout.set())
+    signal.signal(signal.SIGUSR1, lambda signum, frame: reload.set())
 
     def is_over() -> bool:
-        if rollout.is_set():
-            rollout.clear()
-            _roll_out(reread(), run_dir, cluster, report)
+        if reload.is_set():
+            reload.clear()
+            _reload(reread(), run_dir, cluster, report)
         return time.monotonic() > deadline[0]
 
     with open(read_end, "rb", buffering=0) as reports, serve_process.announced(state_dir):
@@ -110,9 +110,9 @@ def _supervise(settings: ServingSettings, state_dir: Path, run_dir: Path, report
         return _exit_code(cluster, report, stopped=deadline[0] != float("inf"))
 
 
-def _roll_out(asked: ServingSettings | str, run_dir: Path, cluster: subprocess.Popen[bytes], report: Report) -> None:
+def _reload(asked: ServingSettings | str, run_dir: Path, cluster: subprocess.Popen[bytes], report: Report) -> None:
     if isinstance(asked, str):
-        report(f"no rollout: {asked}")
+        report(f"no reload: {asked}")
         return
     _write(asked, run_dir)
     cluster.send_signal(signal.SIGUSR1)

@@ -14,7 +14,6 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import sys
-import threading
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,7 +90,6 @@ class Replica:
 
         if device == "cpu":
             _fork_engine_from_preloaded()
-            _inspect_models_here()
         self._args = AsyncEngineArgs(**engine_args(spec, device, share))
         try:
             with start_log.part("engine"):
@@ -186,28 +184,7 @@ def _fork_engine_from_preloaded() -> None:
     """Let vLLM take its engine process from the fork server. Inside Ray it would always spawn, whatever its settings say."""
     from vllm.v1.engine import utils
 
-    def context_for_engine() -> multiprocessing.context.BaseContext:
-        # From now on this process only waits for the engine's: time to import what comes after it.
-        threading.Thread(target=_import_server, daemon=True).start()
-        return multiprocessing.get_context("forkserver")
-
-    utils.get_mp_context = context_for_engine
-
-
-def _inspect_models_here() -> None:
-    """Let vLLM look at the model's class in this process.
-
-    It starts one of its own for that, which imports all of vLLM again, lest CUDA be initialised here; on a CPU there is none.
-    What it finds is kept in its cache, so that this concerns starts with an empty one, as in a fresh container.
-    """
-    from vllm.model_executor.models import registry
-
-    registry._run_in_subprocess = lambda look: look()
-
-
-def _import_server() -> None:
-    import vllm.entrypoints.launchers.api_server.app_state
-    import vllm.entrypoints.launchers.app  # noqa: F401
+    utils.get_mp_context = lambda: multiprocessing.get_context("forkserver")
 
 
 def _preload_libraries() -> list[str]:

@@ -20,7 +20,7 @@ def make(root: Path) -> Path:
 
 
 def settings_path(run_dir: Path) -> Path:
-    """Where a run's supervisor writes the settings, and new ones before it asks for a rollout."""
+    """Where a run's supervisor writes the settings, and new ones before it asks for a reload."""
     return run_dir / "settings.json"
 
 

@@ -1,4 +1,4 @@
-"""Where `daemun rollout` finds the `daemun serve` of the same state_dir: a file with its process id, and when that began.
+"""Where `daemun reload` finds the `daemun serve` of the same state_dir: a file with its process id, and when that began.
 
 An id alone would not do: after a crash the file stays, and the id may be another program's by then.
 """

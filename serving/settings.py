@@ -57,7 +57,7 @@ class ServingSettings(BaseModel):
         25,
         ge=0,
         le=100,
-        description="In a rollout, replicas of the new version beyond the usual number, rounded up; 0: old ones end first.",
+        description="In a reload, replicas of the new version beyond the usual number, rounded up; 0: old ones end first.",
     )
     cpu_threads: int = Field(1, ge=1, description="Compute threads of one replica on a CPU.")
     drain_s: float = Field(

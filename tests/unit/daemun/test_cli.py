@@ -202,12 +202,10 @@ def test_a_state_folder_that_cannot_be_is_one_sentence(run: Run, tmp_path: Path,
 
 def test_help_names_every_command(run: Run) -> None:
     _, out, _ = run("--help")
-    assert all(
-        command in out for command in ("up", "gateway", "serve", "rollout", "tenants", "keys", "limits", "usage", "doctor")
-    )
+    assert all(command in out for command in ("up", "gateway", "serve", "reload", "tenants", "keys", "limits", "usage", "doctor"))
 
 
-def test_rollout_reaches_the_daemun_serve_of_the_same_state_folder(
+def test_reload_reaches_the_daemun_serve_of_the_same_state_folder(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAEMUN_STATE_DIR", str(tmp_path))
@@ -215,25 +213,25 @@ def test_rollout_reaches_the_daemun_serve_of_the_same_state_folder(
     before = signal.signal(signal.SIGUSR1, lambda signum, frame: heard.append(signum))
     try:
         with announced(tmp_path):
-            code, out, _ = run("rollout")
+            code, out, _ = run("reload")
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert (code, heard) == (0, [signal.SIGUSR1])
     assert str(os.getpid()) in out
 
 
-def test_rollout_without_a_running_daemun_serve_says_so(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reload_without_a_running_daemun_serve_says_so(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAEMUN_STATE_DIR", str(tmp_path))
-    code, _, err = run("rollout")
+    code, _, err = run("reload")
     assert code == 1
     assert f"No daemun serve runs with {tmp_path}" in err
 
 
-def test_rollout_of_what_could_not_start_reaches_nobody(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reload_of_what_could_not_start_reaches_nobody(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAEMUN_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("DAEMUN_SERVING__CATALOG_DIR", str(tmp_path))
     (tmp_path / "daemun-demo.yaml").write_text("id: daemun-demo\n")
     with announced(tmp_path):  # at SIGUSR1 this process would end
-        code, _, err = run("rollout")
+        code, _, err = run("reload")
     assert code == 1
     assert "Model daemun-demo: daemun-demo.yaml in the catalogue" in err

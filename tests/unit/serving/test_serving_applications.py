@@ -1,4 +1,4 @@
-"""Rollouts: what Serve is asked for when settings change, and what when a new version does not start."""
+"""Reloads: what Serve is asked for when settings change, and what when a new version does not start."""
 
 from typing import Any
 
@@ -44,11 +44,11 @@ class Run:
         self.serve, self.said = FakeServe(), list[str]()
         self.applications = Applications(self.serve, accelerators, self.said.append)
 
-    def roll_out(self, *specs: ModelSpec, **settings: Any) -> list[str]:
+    def go_over_to(self, *specs: ModelSpec, **settings: Any) -> list[str]:
         """What Serve is asked for now."""
         before = len(self.serve.asked)
         models = [spec.id for spec in specs]
-        self.applications.roll_out(ServingSettings.model_validate({"models": models} | settings), specs)
+        self.applications.go_over_to(ServingSettings.model_validate({"models": models} | settings), specs)
         return self.serve.asked[before:]
 
     def become(self, **status: ApplicationStatus) -> list[str]:
@@ -68,63 +68,63 @@ def model(name: str, accelerator: float = 1.0, **engine: Any) -> ModelSpec:
 
 def test_only_what_has_changed_is_rolled_out() -> None:
     run = Run()
-    assert run.roll_out(model("a"), model("b")) == ["run a", "run b"]
-    assert run.roll_out(model("a"), model("b")) == []
-    assert run.roll_out(model("a"), model("b", max_num_seqs=8)) == ["run b"]
+    assert run.go_over_to(model("a"), model("b")) == ["run a", "run b"]
+    assert run.go_over_to(model("a"), model("b")) == []
+    assert run.go_over_to(model("a"), model("b", max_num_seqs=8)) == ["run b"]
 
 
 def test_models_come_and_go() -> None:
     run = Run()
-    run.roll_out(model("a"), model("b"))
-    assert run.roll_out(model("b"), model("c")) == ["end a", "run c"]
+    run.go_over_to(model("a"), model("b"))
+    assert run.go_over_to(model("b"), model("c")) == ["end a", "run c"]
 
 
 def test_replicas_that_are_told_nothing_new_are_of_the_same_version() -> None:
     """So that Serve starts no others: for more of them, for a new price, for another number of calls while draining."""
     run = Run()
-    run.roll_out(model("a"))
+    run.go_over_to(model("a"))
     version = run.serve.version("a")
-    assert run.roll_out(model("a"), replicas={"a": 2}) == ["run a"]
+    assert run.go_over_to(model("a"), replicas={"a": 2}) == ["run a"]
     assert run.serve.version("a") == version
     assert run.serve.config("a").num_replicas == 2
-    run.roll_out(model("a", max_num_seqs=8))
+    run.go_over_to(model("a", max_num_seqs=8))
     assert run.serve.version("a") != version
 
 
 def test_new_replicas_start_before_old_ones_end() -> None:
     run = Run()
-    run.roll_out(model("a"))
+    run.go_over_to(model("a"))
     assert run.serve.config("a").max_surge_percent == 25
 
 
 @pytest.mark.parametrize(("part", "surge"), [(0.5, 25), (0.6, 0)])
 def test_where_no_accelerator_has_room_for_both_the_old_one_ends_first(part: float, surge: int) -> None:
     run = Run(Accelerators(1, 2.0))
-    run.roll_out(model("a", part))
+    run.go_over_to(model("a", part))
     assert run.serve.config("a").max_surge_percent == surge
 
 
 def test_a_model_without_room_is_not_asked_for_until_there_is_some() -> None:
     """Ray would give it the place that a replica leaves to its own successor."""
     run = Run(Accelerators(1, 2.0))
-    assert run.roll_out(model("a", 0.5), model("b", 0.4)) == ["run a", "run b"]
-    assert run.roll_out(model("c", 0.3), model("a", 0.5, max_num_seqs=8), model("b", 0.4)) == ["run a"]
+    assert run.go_over_to(model("a", 0.5), model("b", 0.4)) == ["run a", "run b"]
+    assert run.go_over_to(model("c", 0.3), model("a", 0.5, max_num_seqs=8), model("b", 0.4)) == ["run a"]
     assert "c: 1 of its 1 replicas must wait: each needs 0.3 of an accelerator, and 0.10 of 1 is left" in run.said
-    assert run.roll_out(model("c", 0.3), model("a", 0.5, max_num_seqs=8)) == ["end b", "run c"]
+    assert run.go_over_to(model("c", 0.3), model("a", 0.5, max_num_seqs=8)) == ["end b", "run c"]
 
 
 def test_of_several_replicas_those_run_that_have_room() -> None:
     run = Run(Accelerators(1, 2.0))
-    run.roll_out(model("a", 0.4), replicas={"a": 3})
+    run.go_over_to(model("a", 0.4), replicas={"a": 3})
     assert run.serve.config("a").num_replicas == 2
     assert "a: 1 of its 3 replicas must wait: each needs 0.4 of an accelerator, and 0.20 of 1 is left" in run.said
 
 
 def test_what_a_failed_model_leaves_is_the_next_ones() -> None:
     run = Run(Accelerators(1, 2.0))
-    run.roll_out(model("a", 0.5))
+    run.go_over_to(model("a", 0.5))
     run.become(a=RUNNING)
-    run.roll_out(model("a", 0.5), model("b", 0.5), model("c", 0.5))
+    run.go_over_to(model("a", 0.5), model("b", 0.5), model("c", 0.5))
     (there,) = run.serve.apps.keys() - {"a"}
     (waits,) = {"b", "c"} - {there}
     assert run.become(**{"a": RUNNING, there: FAILED}) == [f"end {there}", f"run {waits}"]
@@ -132,39 +132,39 @@ def test_what_a_failed_model_leaves_is_the_next_ones() -> None:
 
 def test_a_version_that_does_not_start_is_taken_back() -> None:
     run = Run()
-    run.roll_out(model("a"))
+    run.go_over_to(model("a"))
     version = run.serve.version("a")
     assert run.become(a=RUNNING) == []
-    run.roll_out(model("a", max_num_seqs=8))
+    run.go_over_to(model("a", max_num_seqs=8))
     assert run.become(a=FAILED) == ["run a"]
     assert run.serve.version("a") == version
     assert any("the one before stays" in line for line in run.said)
-    assert run.roll_out(model("a", max_num_seqs=8)) == ["run a"], "the operator may try again"
+    assert run.go_over_to(model("a", max_num_seqs=8)) == ["run a"], "the operator may try again"
 
 
 def test_a_new_model_that_does_not_start_ends_no_other() -> None:
     run = Run()
-    run.roll_out(model("a"))
+    run.go_over_to(model("a"))
     run.become(a=RUNNING)
-    run.roll_out(model("a"), model("b"))
+    run.go_over_to(model("a"), model("b"))
     assert run.become(a=RUNNING, b=FAILED) == ["end b"]
     assert run.become(a=RUNNING, b=FAILED) == [], "it is said once"
 
 
 def test_at_the_first_start_a_model_that_does_not_start_is_the_end() -> None:
     run = Run()
-    run.roll_out(model("a"))
+    run.go_over_to(model("a"))
     with pytest.raises(CannotStart, match="a cannot be started"):
         run.become(a=FAILED)
 
 
 def test_settings_that_make_no_sense_change_nothing() -> None:
     run = Run()
-    run.roll_out(model("a"))
+    run.go_over_to(model("a"))
     with pytest.raises(ValueError, match="demand_url"):
-        run.roll_out(model("b"), model("a"), autoscaling={"enabled": True})
+        run.go_over_to(model("b"), model("a"), autoscaling={"enabled": True})
     assert run.serve.asked == ["run a"]
-    assert run.roll_out(model("a")) == []
+    assert run.go_over_to(model("a")) == []
 
 
 def test_what_the_cluster_was_started_with_changes_at_the_next_start() -> None:
@@ -172,7 +172,7 @@ def test_what_the_cluster_was_started_with_changes_at_the_next_start() -> None:
     assert changes_at_next_start(before, after) == ["dashboard_port"]
 
 
-def test_ray_has_processors_for_a_rollout_too() -> None:
+def test_ray_has_processors_for_a_reload_too() -> None:
     assert most_cpus([DEMO], ServingSettings()) == 2.0
     assert most_cpus([DEMO], ServingSettings(replicas={"daemun-demo": 8})) == 10.0
     assert most_cpus([DEMO], ServingSettings(surge_percent=0)) == 1.0

@@ -78,7 +78,6 @@ VLLM = importlib.util.find_spec("vllm")
     ("file", "text"),
     [
         ("v1/engine/utils.py", "import get_mp_context"),
-        ("model_executor/models/registry.py", "mi = _run_in_subprocess("),
         ("entrypoints/launchers/app.py", "def build_app("),
         ("entrypoints/launchers/api_server/app_state.py", "def init_app_state("),
         ("entrypoints/serve/exception_handling/utils.py", "def sanitize_message("),

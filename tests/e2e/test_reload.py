@@ -1,6 +1,6 @@
-"""Two models on one (simulated) accelerator, a third that waits for room, and rollouts under load in which no call fails.
+"""Two models on one (simulated) accelerator, a third that waits for room, and reloads under load in which no call fails.
 
-One story on one stack, because each start takes a minute: what is rolled out depends on what was before.
+One story on one stack, because each start takes a minute: what a reload does depends on what was before.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from tests.e2e.stack import START_S, Stack, stack, until
 A, B, C = "demo-a", "demo-b", "demo-c"
 PARTS = {A: 0.4, B: 0.5, C: 0.2}
 MEMORY_GIB = 1.0
-ROLLOUT_S = 240.0
+RELOAD_S = 240.0
 CALL_S = 150.0
 CALLERS = 4
 
 
 class Operator:
-    """Who writes daemun.yaml and the catalogue, and says `daemun rollout`."""
+    """Who writes daemun.yaml and the catalogue, and says `daemun reload`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.catalog = folder, folder / "catalog"
@@ -49,14 +49,14 @@ class Operator:
             entry["engine"] |= engine if model == A else {}
             (self.catalog / f"{model}.yaml").write_text(yaml.safe_dump(entry, allow_unicode=True), encoding="utf-8")
 
-    def roll_out(self, running: Stack) -> None:
-        command = [str(Path(sys.executable).with_name("daemun")), "rollout"]
+    def reload(self, running: Stack) -> None:
+        command = [str(Path(sys.executable).with_name("daemun")), "reload"]
         subprocess.run(command, check=True, env=running.environment, cwd=self.folder, timeout=60)
 
 
 @pytest.fixture(scope="module")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Operator:
-    made = Operator(tmp_path_factory.mktemp("rollout"))
+    made = Operator(tmp_path_factory.mktemp("reload"))
     made.write(A, B)
     return made
 
@@ -114,17 +114,17 @@ def load(running: Stack, model: str) -> Iterator[list[tuple[str, float]]]:
             thread.join()
 
 
-def rolled_out(running: Stack, operator: Operator, watch: Callable[[set[str]], None] = lambda names: None) -> float:
+def reloaded(running: Stack, operator: Operator, watch: Callable[[set[str]], None] = lambda names: None) -> float:
     """Ask for it, and wait until A has none but new replicas. Returns how long that took."""
     before = running.replica_names(A)
-    operator.roll_out(running)
+    operator.reload(running)
 
     def done() -> bool:
         now = running.replica_names(A)
         watch(now)
         return bool(now) and not now & before
 
-    return until(done, ROLLOUT_S, lambda: running.output)
+    return until(done, RELOAD_S, lambda: running.output)
 
 
 def answers(running: Stack, model: str) -> bool:
@@ -145,7 +145,7 @@ def say(what: str, took_s: float, outcomes: list[tuple[str, float]]) -> None:
     print(f"\n{what}: {took_s:.0f} s, {dict(Counter(said for said, _ in outcomes))}, longest call {longest_s:.1f} s")  # noqa: T201
 
 
-def test_models_on_parts_of_an_accelerator_are_rolled_out_under_load(shared: Stack, operator: Operator) -> None:
+def test_models_on_parts_of_an_accelerator_are_reloaded_under_load(shared: Stack, operator: Operator) -> None:
     assert answers(shared, A)
     assert answers(shared, B)
     assert cache_blocks(shared, A) / cache_blocks(shared, B) == pytest.approx(PARTS[A] / PARTS[B], rel=0.01)
@@ -153,7 +153,7 @@ def test_models_on_parts_of_an_accelerator_are_rolled_out_under_load(shared: Sta
     # No room for a second replica of A, so the old one ends before the new one starts; nor for C, which must not take its place.
     operator.write(A, B, C, max_num_seqs=32)
     with load(shared, A) as outcomes:
-        took_s = rolled_out(shared, operator)
+        took_s = reloaded(shared, operator)
     say("one after the other", took_s, outcomes)
     assert {said for said, _ in outcomes} == {"ok"}
     assert "demo-c: 1 of its 1 replicas must wait: each needs 0.2 of an accelerator, and 0.10 of 1 is left" in shared.output
@@ -161,15 +161,15 @@ def test_models_on_parts_of_an_accelerator_are_rolled_out_under_load(shared: Sta
 
     # B goes, and C gets its turn.
     operator.write(A, C, max_num_seqs=32)
-    operator.roll_out(shared)
-    until(lambda: bool(shared.replica_names(C)), ROLLOUT_S, lambda: shared.output)
+    operator.reload(shared)
+    until(lambda: bool(shared.replica_names(C)), RELOAD_S, lambda: shared.output)
     assert answers(shared, C)
 
     # Now there is room for both versions of A at once.
     listed: list[int] = []
     operator.write(A, C, max_num_seqs=16)
     with load(shared, A) as outcomes:
-        took_s = rolled_out(shared, operator, lambda names: listed.append(len(names)))
+        took_s = reloaded(shared, operator, lambda names: listed.append(len(names)))
     say("side by side", took_s, outcomes)
     assert {said for said, _ in outcomes} == {"ok"}
     assert min(listed) >= 1, "there is a replica at all times"
@@ -179,8 +179,8 @@ def test_models_on_parts_of_an_accelerator_are_rolled_out_under_load(shared: Sta
     before = shared.replica_names(A)
     operator.write(A, C, extra_args={"kv_cache_dtype": "no-such-type"})
     with load(shared, A) as outcomes:
-        operator.roll_out(shared)
-        shared.wait_for("demo-a: the new version cannot be started, the one before stays", ROLLOUT_S)
+        operator.reload(shared)
+        shared.wait_for("demo-a: the new version cannot be started, the one before stays", RELOAD_S)
     assert {said for said, _ in outcomes} == {"ok"}
     assert shared.replica_names(A) == before
 
@@ -189,5 +189,5 @@ def test_models_on_parts_of_an_accelerator_are_rolled_out_under_load(shared: Sta
     entry["parsers"] = {"tools": "hermse", "source": "this test"}
     (operator.catalog / f"{A}.yaml").write_text(yaml.safe_dump(entry, allow_unicode=True), encoding="utf-8")
     with pytest.raises(subprocess.CalledProcessError):
-        operator.roll_out(shared)
+        operator.reload(shared)
     assert json.loads(httpx.get(f"{shared.url}/health/ready").text)["waiting_for"] == []
