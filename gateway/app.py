@@ -43,7 +43,7 @@ from gateway.ports import Clock, DemandSource, Ports
 from gateway.protocol.asgi import Receive, Scope, Send
 from gateway.protocol.endpoint import ENDPOINTS
 from gateway.protocol.plain import Engine
-from gateway.routes import demand, error_answers, health, models, openapi, responses, usage
+from gateway.routes import demand, error_answers, health, metrics, models, openapi, responses, usage
 from gateway.routes.inference import InferenceEndpoint, Running
 from gateway.settings import EventsSettings, GatewaySettings, LimitSettings, QueueSettings, RayFleet, StaticFleet
 from gateway.supply import Supply
@@ -97,7 +97,8 @@ def create_app(settings: GatewaySettings, state_dir: Path) -> Gateway:
             if workers_demand is not None:
                 await running.enter_async_context(workers_demand)
             if settings.admin.port is not None:
-                admin = create_admin_app(tenancy.admin, token, demand.router(asked, clock, loopback_only=False))
+                others = [made.router(asked, clock, loopback_only=False) for made in (demand, metrics)]
+                admin = create_admin_app(tenancy.admin, token, *others)
                 await running.enter_async_context(AdminListener(admin, settings.admin.host, settings.admin.port))
             yield
 
@@ -139,7 +140,8 @@ def assemble(
     app.include_router(models.router(pipeline, ports.clock))
     app.include_router(responses.router(pipeline))
     app.include_router(health.router(ports.fleet, ports.ledger))
-    app.include_router(demand.router(asked or OwnDemand(ports.gate, ports.fleet, ports.clock), ports.clock))
+    for shows in (demand, metrics):
+        app.include_router(shows.router(asked or OwnDemand(ports.gate, ports.fleet, ports.clock), ports.clock))
     if usage_store is not None:
         app.include_router(usage.router(pipeline, usage_store, ports.clock))
     openapi.describe(app)

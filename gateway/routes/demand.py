@@ -27,16 +27,25 @@ def router(source: DemandSource, clock: Clock, *, loopback_only: bool = True) ->
 
     @made.get("/internal/demand")
     async def demand(request: Request) -> Response:
-        if loopback_only and not _is_near(request):
-            raise NotFound(path=request.url.path)
-        tellings = await source.of_all()
-        names = dict.fromkeys(model for telling in tellings for model in telling.models)
-        models = {name: _together([told.models[name] for told in tellings if name in told.models]) for name in names}
-        oldest_s = max(0.0, clock.time() - min(telling.at for telling in tellings))
-        shown = {"workers": {"count": len(tellings), "oldest_s": round(oldest_s, 3)}, "models": models}
-        return Response(msgspec.json.encode(shown), media_type="application/json")
+        check_near(request, loopback_only=loopback_only)
+        return Response(msgspec.json.encode(await shown(source, clock)), media_type="application/json")
 
     return made
+
+
+def check_near(request: Request, *, loopback_only: bool) -> None:
+    """Raises NotFound for who should not know that there is anything."""
+    if loopback_only and not _is_near(request):
+        raise NotFound(path=request.url.path)
+
+
+async def shown(source: DemandSource, clock: Clock) -> dict[str, Any]:
+    """`workers`: how many were heard of, and the age of the oldest word. `models`: by name, of all workers together."""
+    tellings = await source.of_all()
+    names = dict.fromkeys(model for telling in tellings for model in telling.models)
+    models = {name: _together([told.models[name] for told in tellings if name in told.models]) for name in names}
+    oldest_s = max(0.0, clock.time() - min(telling.at for telling in tellings))
+    return {"workers": {"count": len(tellings), "oldest_s": round(oldest_s, 3)}, "models": models}
 
 
 def _together(asked: Sequence[Asked]) -> dict[str, Any]:

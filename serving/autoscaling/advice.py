@@ -6,8 +6,12 @@ There is no advice where the signal is missing or old: an autoscaler that finds 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from serving.autoscaling.demand import Demand
 from serving.autoscaling.policy import Bounds, Capacity, State, desired_replicas
@@ -53,11 +57,21 @@ class Adviser:
 
 def prometheus_text(advice: Sequence[Advice]) -> str:
     """In Prometheus' text format 0.0.4, for HPA by its adapter and for KEDA's `prometheus` trigger."""
-    lines: list[str] = []
-    for (name, meaning), figure in zip(_FIGURES, ("desired", "current", "wanted"), strict=True):
-        lines += [f"# HELP {name} {meaning}", f"# TYPE {name} gauge"]
-        lines += [f'{name}{{model="{_escaped(one.model)}"}} {getattr(one, figure):g}' for one in advice]
-    return "\n".join([*lines, ""])
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Figures(advice))
+    return generate_latest(registry).decode()
+
+
+class _Figures(Collector):
+    def __init__(self, advice: Sequence[Advice]) -> None:
+        self._advice = advice
+
+    def collect(self) -> Iterator[Metric]:
+        for (name, meaning), figure in zip(_FIGURES, ("desired", "current", "wanted"), strict=True):
+            family = GaugeMetricFamily(name, meaning, labels=["model"])
+            for one in self._advice:
+                family.add_metric([one.model], getattr(one, figure))
+            yield family
 
 
 def as_json(advice: Advice) -> str:
@@ -70,7 +84,3 @@ def as_json(advice: Advice) -> str:
         "reason": advice.reason,
     }
     return json.dumps(figures, ensure_ascii=False)
-
-
-def _escaped(label: str) -> str:
-    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

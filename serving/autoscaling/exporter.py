@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
 from serving.autoscaling.advice import Adviser, as_json, prometheus_text
 from serving.autoscaling.signal import Signal
 
 _DECIDE_EVERY_S = 1.0
-_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 _JSON = "application/json"
 
 
@@ -66,9 +67,8 @@ def _handler(advisers: Mapping[str, Adviser]) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             if self.path == "/metrics":
-                self._answer(
-                    200, prometheus_text([one.advice for one in advisers.values() if one.advice is not None]), _PROMETHEUS
-                )
+                advice = [one.advice for one in advisers.values()]
+                self._answer(200, prometheus_text([known for known in advice if known is not None]), CONTENT_TYPE_PLAIN_0_0_4)
             elif self.path == "/health/live":
                 self._answer(200, "{}", _JSON)
             elif self.path.startswith("/desired/"):
