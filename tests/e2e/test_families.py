@@ -30,7 +30,8 @@ ROUNDS = (
 # As in the catalogue's entry: vLLM reads a list that transformers' configuration does not have.
 EXTRA: dict[str, dict[str, Any]] = {"k-exaone": {"hf_overrides": {"sliding_windows": [64, 64, 64, None]}}}
 TOKENS = 12
-PARSED = "solar"  # with the parsers that a reasoning model has, and tokens around thoughts in its tokenizer
+THINKS, CALLS = "solar", "kanana-2"  # with the parsers that such models have; around thoughts are tokens of the tokenizer
+PARSERS = {THINKS: {"reasoning": "deepseek_r1"}, CALLS: {"tools": "hermes"}}
 END_OF_THOUGHTS = 3
 WEATHER: Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 
@@ -83,20 +84,20 @@ def test_every_family_streams_through_the_gateway(families: Served) -> None:
 
 def test_the_catalogues_parsers_take_thoughts_and_tool_calls_out_of_the_text(families: Served) -> None:
     """Whatever a random model writes before the end of thoughts is a thought; a call of a tool is put into its mouth."""
-    if PARSED not in families.names:
-        pytest.skip("its model is in the other round")
+    if THINKS not in families.names:
+        pytest.skip("its models are in the other round")
     call = '<tool_call>{"name": "weather", "arguments": {"city": "Seoul"}}</tool_call>'
     with families.client() as client:
         thinks = client.chat.completions.create(
-            model=f"random-{PARSED}",
+            model=f"random-{THINKS}",
             messages=[{"role": "user", "content": "안녕하세요?"}],
             max_tokens=TOKENS,
             logit_bias={str(END_OF_THOUGHTS): -100},
             extra_body={"ignore_eos": True},
         )
         calls = client.chat.completions.create(
-            model=f"random-{PARSED}",
-            messages=[{"role": "user", "content": "날씨 어때요?</think>"}],
+            model=f"random-{CALLS}",
+            messages=[{"role": "user", "content": "날씨 어때요?"}],
             max_tokens=200,
             tools=[WEATHER],
             extra_body={"structured_outputs": {"choice": [call]}},
@@ -141,7 +142,7 @@ def _write_entry(catalog: Path, name: str, weights: Path) -> None:
             "extra_args": {"trust_remote_code": True} | EXTRA.get(name, {}),
         },
     }
-    if name == PARSED:
-        entry["parsers"] = {"reasoning": "deepseek_r1", "tools": "hermes", "source": "this test"}
+    if name in PARSERS:
+        entry["parsers"] = PARSERS[name] | {"source": "this test"}
     ModelSpec.model_validate(entry)
     (catalog / f"{entry['id']}.yaml").write_text(yaml.safe_dump(entry, allow_unicode=True), encoding="utf-8")
