@@ -65,21 +65,22 @@ def up(context: typer.Context) -> None:
     `daemun up -- python -m serving.demo.evaluate`
     """
     settings = context.obj.settings()
-    progress = Progress()
     _require(settings, gateway=True, serving=True)
     base_url = welcome.base_url(settings)
     administer(settings, lambda admin: admin.tenants())  # a store that cannot be used is said before anything starts
 
-    def when_ready() -> list[str] | None:
-        secret = administer(settings, welcome.new_key)
-        progress.stop()
-        if context.args:
-            welcome.set_environment(base_url, secret)
-        else:
-            welcome.show(progress.console, base_url, secret, settings.serving.models[0], progress.elapsed_s)
-        return context.args or None
+    with Progress() as progress:
 
-    raise typer.Exit(Supervisor(settings, context.obj.options(), progress.say).run(when_ready))
+        def when_ready() -> list[str] | None:
+            secret = administer(settings, welcome.new_key)
+            progress.stop()
+            if context.args:
+                welcome.set_environment(base_url, secret)
+            else:
+                welcome.show(progress.console, base_url, secret, settings.serving.models[0], progress.elapsed_s)
+            return context.args or None
+
+        raise typer.Exit(Supervisor(settings, context.obj.options(), progress.say).run(when_ready))
 
 
 @app.command()

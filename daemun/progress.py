@@ -10,7 +10,7 @@ from rich.status import Status
 
 
 class Progress:
-    """`say` may be called from any thread."""
+    """`say` may be called from any thread. Use as `with`: at its end it falls silent."""
 
     TELL_EVERY_S = 15.0
 
@@ -22,6 +22,12 @@ class Progress:
         self._last = ""
         self._stopped = threading.Event()
         threading.Thread(target=self._tick, daemon=True).start()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     @property
     def elapsed_s(self) -> float:

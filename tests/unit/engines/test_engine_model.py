@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from engines.model import CallTooLong, EngineFigures, EngineModel, Event, Happening
@@ -200,6 +200,9 @@ engines = st.builds(
 )
 
 
+NEARLY = 1e-9  # seconds: nearer to the end of a step than that, rounding decides whether it is over
+
+
 @given(engines, calls, st.lists(st.floats(0, 200), max_size=5))
 @settings(max_examples=300, deadline=None)
 def test_it_does_what_the_plain_engine_does(
@@ -216,6 +219,7 @@ def test_it_does_what_the_plain_engine_does(
         while ends is not None and ends <= at:
             plain.complete(ends)
             ends = plain.step(ends)
+        assume(ends is None or ends > at + NEARLY)
         if kind == 0:
             plain.add(call_id, prompt, output)
             model.add(call_id, prompt, output, at)

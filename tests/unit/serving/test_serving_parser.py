@@ -1,5 +1,6 @@
 """Parsers by name: what the installed vLLM has, and what is said of one that it has not."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ def test_names_are_read_without_running_anything(tmp_path: Path, monkeypatch: py
         '_TOOL_PARSERS_TO_REGISTER = {"own": ("file", "Class")}\nraise RuntimeError'
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "vllm", raising=False)  # what another test has imported would be found first
     assert known_parsers.__wrapped__() == {"tools": frozenset({"own"})}
 
 

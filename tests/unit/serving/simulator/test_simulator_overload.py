@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import pytest
 
@@ -21,10 +22,16 @@ from tests.unit.serving.simulator.fleets import scenario
 END_S = 40.0
 
 
-class PlainRouter(Router[Replica]):
-    """That of `overload_sim`: the replica with a seat and the fewest prompt tokens that have no first token yet."""
+class PlainRouter:
+    """The gateway's but for its choice, which is `overload_sim`'s: a seat, and the fewest prompt tokens without a first token."""
 
     first: Sequence[float] = ()  # of the run's calls, by row
+
+    def __init__(self) -> None:
+        self._router: Router[Replica] = Router()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._router, name)
 
     def pick(self, work: Work, replicas: Sequence[Replica], now: float, tried: Collection[str] = ()) -> Replica | None:
         return min(replicas, key=lambda one: (len(one.calls) >= one.places, self._unread(one), len(one.calls)))
