@@ -1,4 +1,4 @@
-"""GET /metrics: what `/internal/demand` shows, for Prometheus. For operators, like that one.
+"""GET /internal/metrics: what `/internal/demand` shows, for Prometheus. For operators, like that one.
 
 Labels are bounded: a model's name, a tier, a state, a step, an outcome; no tenant, no key.
 """
@@ -41,7 +41,7 @@ def router(source: DemandSource, clock: Clock, *, loopback_only: bool = True) ->
     """`loopback_only`: see `gateway.routes.demand`."""
     made = APIRouter(include_in_schema=False)
 
-    @made.get("/metrics")
+    @made.get("/internal/metrics")
     async def metrics(request: Request) -> Response:
         check_near(request, loopback_only=loopback_only)
         registry = CollectorRegistry(auto_describe=False)

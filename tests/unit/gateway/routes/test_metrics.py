@@ -17,7 +17,7 @@ Figures = dict[tuple[str, ...], float]
 
 
 async def figures(house: House) -> Figures:
-    answer = await house.stranger.request("GET", "/metrics")
+    answer = await house.stranger.request("GET", "/internal/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     return {
         (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
@@ -60,7 +60,7 @@ async def test_figures_are_those_of_the_demand() -> None:
 
 async def test_who_comes_by_a_proxy_or_from_elsewhere_is_shown_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     house = House(answers())
-    assert (await house.stranger.request("GET", "/metrics", x_forwarded_for="203.0.113.9")).status == 404
+    assert (await house.stranger.request("GET", "/internal/metrics", x_forwarded_for="203.0.113.9")).status == 404
     at_home = FakeClient._scope
     monkeypatch.setattr(FakeClient, "_scope", lambda *given: at_home(*given) | {"client": ("203.0.113.9", 50000)})
-    assert (await house.stranger.request("GET", "/metrics")).status == 404
+    assert (await house.stranger.request("GET", "/internal/metrics")).status == 404
