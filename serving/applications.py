@@ -131,7 +131,10 @@ class Applications:
         asked = {model: version for model, version in asked.items() if version.count or not wanted[model].count}
         changed = [model for model, version in asked.items() if not version.is_like(self._asked.get(model))]
         built = {model: self._build(model, asked) for model in changed}
-        for model in self._asked.keys() - asked.keys():
+        ended = self._asked.keys() - asked.keys()
+        if self._asked and not changed and not ended:
+            self._report("nothing has changed for the models")
+        for model in ended:
             self._end(model)
         for model, app in built.items():
             verb = "a new version, now" if model in self._asked else "starting"

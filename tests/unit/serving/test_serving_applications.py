@@ -70,7 +70,9 @@ def test_only_what_has_changed_is_rolled_out() -> None:
     run = Run()
     assert run.go_over_to(model("a"), model("b")) == ["run a", "run b"]
     assert run.go_over_to(model("a"), model("b")) == []
+    assert run.said[2:] == ["nothing has changed for the models"]
     assert run.go_over_to(model("a"), model("b", max_num_seqs=8)) == ["run b"]
+    assert run.said[3:] == ["b: a new version, now 1 of Exaone4ForCausalLM"]
 
 
 def test_models_come_and_go() -> None:
